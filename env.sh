@@ -1,0 +1,14 @@
+# shellcheck shell=sh
+# Facts of this machine: where data, logs and caches lie, how many threads to use. Exports only;
+# what is set already wins. Hyper-parameters live in recipes/<model>/recipe.yaml.
+
+# ImageNet as train/<wnid>/*, val/<wnid>/*, with or without train.txt and val.txt
+export IMAGENET_TRAIN_DATASET="${IMAGENET_TRAIN_DATASET:-data/imagenet}"
+# the embedded digits, made by `python tools/dataset.py prepare digits`
+export DIGITS_DATASET="${DIGITS_DATASET:-data/digits}"
+# one folder a run: <logs>/<run name>/<number>/
+export PROOFRUN_LOGS="${PROOFRUN_LOGS:-logs}"
+# decode threads of one rank; empty: shared out over the cores by launch
+export PROOFRUN_LOADER_THREADS="${PROOFRUN_LOADER_THREADS:-}"
+# compute threads of one rank; empty: shared out over the cores by launch
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-}"

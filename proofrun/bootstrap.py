@@ -1,0 +1,32 @@
+"""Finds an interpreter that has the packages. Standard library only: it runs before they exist.
+
+The run scripts call plain `python3`. Where that one lacks a package and the checkout has a `.venv`,
+the same command goes on in there; where nothing is installed, one line says what to run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_INSTALLED = 14  # proofrun.errors.Exit.NOT_INSTALLED; that module may not be importable yet
+
+
+def ensure(*packages: str) -> None:
+    """Return when every package can be found; else go on in `.venv`, else exit with one line."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    python = ROOT / ".venv" / "bin" / "python"
+    chosen = "PYTHON" in os.environ  # the user named an interpreter: never leave it silently
+    if python.exists() and not chosen and Path(sys.prefix) != ROOT / ".venv":
+        os.execv(python, [str(python), *sys.orig_argv[1:]])  # noqa: S606
+    print(
+        f"proofrun: {sys.executable} lacks {', '.join(missing)}: "
+        "run `bash run_scripts/quickstart.sh` once",
+        file=sys.stderr,
+    )
+    sys.exit(NOT_INSTALLED)

@@ -1,0 +1,334 @@
+"""NVIDIA DALI loaders, on a GPU or on the CPU. The only file that imports DALI.
+
+Decoding, cropping, resizing and colour jitter happen in DALI's own threads, or on the GPU; the
+batches it makes are handed to torch through DLPack without a copy (`exec_dynamic` gives every batch
+a buffer of its own, which lives as long as the tensor).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import Pipeline, fn, math, types
+from torch import Tensor
+
+from proofrun.data import (
+    Batch,
+    LoaderState,
+    Shard,
+    check_state,
+    eval_batches,
+    eval_ids,
+    stream_key,
+    train_steps,
+)
+from proofrun.data.lists import ImageList, image_error
+from proofrun.errors import DataError, Exit, one_line
+from proofrun.recipe import ColorJitter, EvalProtocol, TrainInput
+
+#: Batches that DALI prepares ahead.
+PREFETCH = 2
+
+#: How long the list is searched for the file that DALI could not decode and did not name.
+SEARCH_S = 60.0
+
+# DALI says which file it was for some errors only.
+_NAMED = re.compile(r"(?:Failed to decode sample #\d+ :|File mapping failed:) (.*)")
+
+
+class DaliTrain:
+    """Train batches by DALI; see `proofrun.data.TrainLoader`.
+
+    The reader shuffles the whole list before every epoch, the first too, by one seed on all ranks;
+    rank r then reads the r-th of `world` slices. Crop, flip and jitter have a seed per rank.
+    """
+
+    def __init__(
+        self,
+        images: ImageList,
+        spec: TrainInput,
+        batch: int,
+        shard: Shard,
+        seed: int,
+        state: LoaderState | None,
+    ) -> None:
+        count = len(images.files)
+        self.steps = train_steps(count, shard.world, batch)
+        # The padded last batch is read too, and thrown away, so that epochs stay apart.
+        self._runs = eval_batches(count, shard.world, batch)
+        self._images = images
+        self._labels = torch.from_numpy(images.labels)
+        self._key = stream_key("dali", images, batch, shard, seed)
+        self._step = 0
+        saved: bytes | None = None
+        if state is not None:
+            check_state(state, self._key)
+            self._step = int(state["step"])
+            saved = bytes(state["dali"])  # type: ignore[arg-type]
+        pipe = _pipeline(
+            batch,
+            shard,
+            seed=_derive(seed, 1, shard.rank),
+            enable_checkpointing=True,
+            checkpoint=saved,
+        )
+        with pipe:
+            encoded, ids = fn.readers.file(
+                files=[str(images.path(i)) for i in range(count)],
+                shard_id=shard.rank,
+                num_shards=shard.world,
+                shuffle_after_epoch=True,
+                shuffle_after_epoch_seed=_derive(seed, 0),
+                pad_last_batch=True,
+                dont_use_mmap=True,
+            )
+            pipe.set_outputs(_augment(encoded, spec, shard), ids)
+        pipe.build()
+        self._pipe: Pipeline | None = pipe
+
+    def epoch(self) -> Iterator[Batch]:
+        if self._step == self.steps:
+            for _ in range(self._runs - self.steps):
+                self._run()
+            self._step = 0
+        while self._step < self.steps:
+            images, ids = self._run()
+            self._step += 1
+            yield Batch(images, self._labels[ids], ids)
+
+    def state(self) -> LoaderState:
+        # DALI's checkpoint is that of the last batch handed out, not of those prepared ahead.
+        assert self._pipe is not None
+        return self._key | {"step": self._step, "dali": self._pipe.checkpoint()}
+
+    def close(self) -> None:
+        self._pipe = None
+
+    def _run(self) -> tuple[Tensor, Tensor]:
+        assert self._pipe is not None, "the loader is closed"
+        try:
+            return _tensors(self._pipe.run())
+        except RuntimeError as error:
+            # Which files come next is known to DALI only.
+            raise _data_error(error, self._images, range(len(self._images.files))) from None
+
+
+class DaliEval:
+    """Evaluation batches by DALI; see `proofrun.data.EvalLoader`."""
+
+    def __init__(self, images: ImageList, protocol: EvalProtocol, batch: int, shard: Shard) -> None:
+        self._images = images
+        self._labels = torch.from_numpy(images.labels)
+        self._protocol = protocol
+        self._batch = batch
+        self._shard = shard
+        self._ids = eval_ids(len(images.files), shard)
+        self._batches = eval_batches(len(images.files), shard.world, batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        size = self._protocol.crop
+        runs = -(-len(self._ids) // self._batch)
+        if runs:
+            yield from self._decoded(runs)
+        for _ in range(self._batches - runs):
+            none = torch.zeros(0, dtype=torch.int64)
+            yield Batch(torch.zeros(0, size, size, 3, dtype=torch.uint8), none, none)
+
+    def _decoded(self, runs: int) -> Iterator[Batch]:
+        # Nothing is decoded that this pass does not need; `Pipeline.run` would run past its end.
+        depth = min(PREFETCH, runs)
+        pipe = _pipeline(self._batch, self._shard, seed=0, prefetch_queue_depth=depth)
+        with pipe:
+            encoded, positions = fn.readers.file(
+                files=[str(self._images.path(i)) for i in self._ids],
+                pad_last_batch=True,
+                dont_use_mmap=True,
+            )
+            pipe.set_outputs(_protocol(encoded, self._protocol, self._shard), positions)
+        for run in range(runs):
+            start = run * self._batch
+            ahead = self._ids[start : start + (depth + 1) * self._batch]
+            try:
+                if run == 0:
+                    pipe.schedule_run()  # the first call starts `depth` runs
+                images, ids = _tensors(pipe.outputs())
+                if run + depth < runs:
+                    pipe.schedule_run()
+            except RuntimeError as error:
+                raise _data_error(error, self._images, ahead) from None
+            rows = min(self._batch, len(self._ids) - start)
+            ids = ids[:rows] * self._shard.world + self._shard.rank
+            yield Batch(images[:rows], self._labels[ids], ids)
+
+    def close(self) -> None:
+        """Nothing is held between passes."""
+
+
+def _pipeline(batch: int, shard: Shard, **options: Any) -> Pipeline:
+    return Pipeline(
+        batch_size=batch,
+        num_threads=max(1, shard.threads),
+        device_id=shard.device_id,
+        exec_dynamic=True,
+        **({"prefetch_queue_depth": PREFETCH} | options),
+    )
+
+
+def _tensors(outputs: Any) -> tuple[Tensor, Tensor]:
+    """DALI's (images, ids) as uint8 (B, H, W, 3), on its buffer, and int64 (B,) on the host."""
+    images, ids = (torch.from_dlpack(output.as_tensor()) for output in outputs)
+    return images, ids.flatten().long()
+
+
+def _derive(seed: int, *words: int) -> int:
+    """A 31-bit seed that does not resemble that of a neighbouring seed or rank."""
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0] >> 1)
+
+
+def _decoder_options(shard: Shard) -> dict[str, Any]:
+    # As PIL decodes: chroma upsampled smoothly (on the GPU too), EXIF orientation ignored.
+    return {
+        "device": "cpu" if shard.device_id is None else "mixed",
+        "output_type": types.DALIImageType.RGB,
+        "adjust_orientation": False,
+        "jpeg_fancy_upsampling": True,
+    }
+
+
+def _augment(encoded: Any, spec: TrainInput, shard: Shard) -> Any:
+    images: Any = fn.decoders.image_random_crop(
+        encoded,
+        random_area=list(spec.crop_area),
+        random_aspect_ratio=list(spec.crop_ratio),
+        num_attempts=10,  # as torchvision's RandomResizedCrop
+        **_decoder_options(shard),
+    )
+    images = fn.resize(
+        images,
+        size=[spec.image_size, spec.image_size],
+        interp_type=types.DALIInterpType.INTERP_LINEAR,
+        antialias=spec.antialias,
+    )
+    if spec.flip_probability > 0:
+        images = fn.flip(images, horizontal=fn.random.coin_flip(probability=spec.flip_probability))
+    return images if spec.color_jitter is None else _color_jitter(images, spec.color_jitter)
+
+
+def _color_jitter(images: Any, jitter: ColorJitter) -> Any:
+    """torchvision's ColorJitter, but always in the order brightness, contrast, saturation, hue.
+
+    (torchvision draws the order.) Contrast is about the grey mean of each image, and hue is turned
+    in HSV; DALI's own defaults, a fixed grey and a rotation in YIQ, change an image by up to 16 of
+    255 more or less. Hue costs about 4 ms for a 224 px image on one CPU core.
+    """
+
+    def factor(width: float) -> Any:
+        return fn.random.uniform(range=[1 - width, 1 + width])
+
+    means = fn.reductions.mean(images, axes=[0, 1]).cpu()
+    images = fn.brightness_contrast(
+        images,
+        brightness=factor(jitter.brightness),
+        contrast=factor(jitter.contrast),
+        # ITU-R BT.601 luma, as PIL's conversion to grey.
+        contrast_center=0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2],
+    )
+    if jitter.saturation:
+        images = fn.hsv(images, saturation=factor(jitter.saturation))
+    if jitter.hue:
+        images = turn_hue(images, fn.random.uniform(range=[-jitter.hue, jitter.hue]))
+    return images
+
+
+def turn_hue(images: Any, turns: Any) -> Any:
+    """Turn the HSV hue of uint8 (H, W, 3) images by a fraction of a turn.
+
+    Each channel of a colour with value v, chroma c and hue h (in sixths of a turn) is
+    v - c * clamp(min(k, 4 - k), 0, 1) with k = (n + h) mod 6 and n = 5, 3, 1 for R, G, B.
+    """
+    if getattr(turns, "device", images.device) != images.device:
+        turns = turns.gpu()
+    r, g, b = (fn.cast(images[:, :, i : i + 1], dtype=types.DALIDataType.FLOAT) for i in range(3))
+    value = math.max(math.max(r, g), b)
+    chroma = value - math.min(math.min(r, g), b)
+    is_r = value == r
+    is_g = (value == g) & (value != r)
+    is_b = (value != r) & (value != g)
+    divisor = chroma + (chroma == 0)  # grey has no hue
+    sixth = (is_r * (g - b) + is_g * (b - r) + is_b * (r - g)) / divisor + is_g * 2 + is_b * 4
+    channels = types.Constant(np.array([[[5, 3, 1]]], np.float32), device=images.device)
+    k = sixth + turns * 6 + channels
+    k = k - 6 * math.floor(k / 6)
+    return fn.cast(
+        value - chroma * math.clamp(math.min(k, 4 - k), 0.0, 1.0), dtype=types.DALIDataType.UINT8
+    )
+
+
+def _protocol(encoded: Any, protocol: EvalProtocol, shard: Shard) -> Any:
+    """Resize and centre crop with torchvision's geometry, to the pixel.
+
+    The long side is rounded down, and an odd margin is halved with round-half-to-even; DALI's own
+    rules move half of all images by one pixel.
+    """
+    target, crop = protocol.resize_to, protocol.crop
+    shape = fn.peek_image_shape(encoded, adjust_orientation=False)[0:2]
+    if protocol.resize == "shorter_side":
+        size = shape * target // math.min(shape[0], shape[1])
+    else:
+        size = shape * 0 + target
+    images: Any = fn.resize(
+        fn.decoders.image(encoded, **_decoder_options(shard)),
+        size=fn.cast(size, dtype=types.DALIDataType.FLOAT),
+        interp_type=types.DALIInterpType.INTERP_LINEAR,
+        antialias=protocol.antialias,
+    )
+    half = (size - crop) // 2
+    start = half + (half & (size - crop) & 1)
+    return fn.slice(
+        images,
+        start=fn.cast(start, dtype=types.DALIDataType.INT32),
+        shape=[crop, crop],
+        axes=[0, 1],
+    )
+
+
+def _data_error(error: RuntimeError, images: ImageList, ids: Iterable[int]) -> Exception:
+    """DALI's exception as a DataError that names the file, if a file was the cause.
+
+    Where DALI does not name it, it is searched among `ids`: by the ends of the files first, then by
+    decoding them, for at most `SEARCH_S`.
+    """
+    text = str(error)
+    if "readers.file" not in text and "decoders.image" not in text and "peek_image" not in text:
+        return error
+    if (named := _NAMED.search(text)) is not None:
+        path = Path(named[1].strip())
+        return image_error(path, decode=True) or DataError(
+            f"{path}: DALI cannot decode it; replace it or take it out of the list",
+            Exit.IMAGE_INVALID,
+        )
+    ids = list(ids)
+    until = time.monotonic() + SEARCH_S
+    for index, decode in chain(((i, False) for i in ids), ((i, True) for i in ids)):
+        if (found := image_error(images.path(index), decode)) is not None:
+            return found
+        if time.monotonic() > until:
+            break
+    return DataError(
+        f"{images.root}: DALI cannot decode an image and does not name it ({_cause(text)}); check "
+        "the files of the list",
+        Exit.IMAGE_INVALID,
+    )
+
+
+def _cause(text: str) -> str:
+    """The line of DALI's message that says what happened."""
+    lines = text.partition("encountered:")[2].strip().splitlines()
+    return one_line(RuntimeError(lines[0] if lines else text))

@@ -1,0 +1,296 @@
+"""Image lists, and checks of the files in them. Torch-free: launch uses this in its preflight.
+
+A data set is a folder in the ImageNet layout: `train.txt` and `val.txt` with a line `path label`
+per image, or only the folder tree `train/<class>/*`, `val/<class>/*`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proofrun.errors import DataError, Exit, one_line
+
+Split = Literal["train", "val"]
+
+#: The formats of the layout; content decides, not the name (ImageNet has a PNG named .JPEG).
+EXTENSIONS = (".jpeg", ".jpg", ".png")
+
+_JPEG_START = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageList:
+    """Images and labels: `files` are relative to `root`, labels in 0 … class_count - 1."""
+
+    root: Path
+    files: list[str]
+    labels: NDArray[np.int64]
+    class_count: int
+
+    def path(self, index: int) -> Path:
+        return self.root / self.files[index]
+
+
+def read_split(root: Path, split: Split, classes: int) -> ImageList:
+    """The images of the list `<root>/<split>.txt`, else of the tree `<root>/<split>/<class>/*`.
+
+    A line is `relative/path label`; the path is relative to `root` or to `root/split`, the same for
+    the whole list, and may have spaces in it. In a tree the sorted names of the class folders give
+    the labels. Every file is known to exist afterwards; none was opened (see `check_images`).
+    Raises DataError: NO_DATA, BAD_LIST, LIST_MISSING_FILE, LABEL_OUT_OF_RANGE, CLASS_COUNT.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such data folder; {_how_to_make(root)}", Exit.NO_DATA)
+    list_file = root / f"{split}.txt"
+    try:
+        if list_file.is_file():
+            return _read_list(root, split, list_file, classes)
+        return _read_tree(root, split, classes)
+    except OSError as error:
+        where = error.filename or root
+        raise DataError(
+            f"{where}: cannot be read ({error.strerror}); check the path and its permissions",
+            Exit.NO_DATA,
+        ) from None
+
+
+def list_hash(images: ImageList) -> str:
+    """sha256 over the sorted (path, label) pairs: a list, its permutation and a tree share one."""
+    digest = hashlib.sha256()
+    for name, label in sorted(zip(images.files, images.labels.tolist(), strict=True)):
+        digest.update(f"{name}\t{label}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def check_images(images: ImageList, sample: int | None, seed: int = 0, decode: int = 8) -> None:
+    """Look at the start and the end of files without decoding, and decode a few of them.
+
+    `sample` files are looked at (None: all), `decode` of them are decoded; `seed` draws them.
+    Raises DataError IMAGE_TRUNCATED or IMAGE_INVALID for the first bad one in list order.
+    """
+    count = len(images.files)
+    rng = np.random.default_rng(seed)
+    chosen = np.arange(count)
+    if sample is not None and sample < count:
+        chosen = np.sort(rng.choice(count, sample, replace=False))
+    decoded = set(rng.choice(chosen, min(decode, len(chosen)), replace=False).tolist())
+    for index in chosen.tolist():
+        if (error := image_error(images.path(index), decode=index in decoded)) is not None:
+            raise error
+
+
+def image_error(path: Path, decode: bool) -> DataError | None:
+    """What is wrong with an image file, or None. `decode` also decodes it fully, with PIL."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return _truncated(path, "has 0 bytes")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                error = _format_error(path, data)
+    except OSError as problem:
+        return DataError(
+            f"{path}: cannot be read ({problem.strerror}); check its permissions",
+            Exit.IMAGE_INVALID,
+        )
+    return _decode_error(path) if error is None and decode else error
+
+
+def _read_list(root: Path, split: Split, list_file: Path, classes: int) -> ImageList:
+    # surrogateescape: a file name may be any bytes, and opens again under the same ones.
+    text = list_file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    files: list[str] = []
+    labels: list[int] = []
+    line_of: dict[str, int] = {}
+    # Not splitlines(): it also splits at characters that a file name may have in it.
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.rstrip(" \t\r")
+        if not line:
+            continue
+        cut = max(line.rfind(" "), line.rfind("\t"))
+        name, label = line[: max(cut, 0)].rstrip(" \t"), line[cut + 1 :]
+        if not name or name.startswith("/") or "\0" in name or not _is_integer(label):
+            raise DataError(
+                f"{list_file}:{number}: {line[:200]!r} is not `relative/path label`; "
+                "correct the line",
+                Exit.BAD_LIST,
+            )
+        if not 0 <= int(label) < classes:
+            raise DataError(
+                f"{list_file}:{number}: label {label} is outside 0 … {classes - 1}; correct the "
+                "list, or use a recipe with as many classes",
+                Exit.LABEL_OUT_OF_RANGE,
+            )
+        if (first := line_of.setdefault(name, number)) != number:
+            raise DataError(
+                f"{list_file}:{number}: {name!r} is in line {first} already; remove one of them",
+                Exit.BAD_LIST,
+            )
+        files.append(name)
+        labels.append(int(label))
+    if not files:
+        raise DataError(f"{list_file}: the list is empty; {_how_to_make(root)}", Exit.NO_DATA)
+    if not _under_root(root, split, files[0]):
+        # One form for the list and the tree, so that both have one hash.
+        files = [f"{split}/{name}" for name in files]
+    _check_exist(root, files, list_file, list(line_of.values()))
+    _check_class_count(list_file, len(set(labels)), classes)
+    return ImageList(root, files, np.array(labels, dtype=np.int64), classes)
+
+
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 20
+
+
+def _under_root(root: Path, split: Split, first: str) -> bool:
+    """Whether the paths of a list are relative to `root`, or else to `root/split`."""
+    if (root / first).is_file():
+        return True
+    return first.startswith(f"{split}/") and not (root / split / first).is_file()
+
+
+def _check_exist(root: Path, files: list[str], list_file: Path, lines: list[int]) -> None:
+    """Raises DataError for files that are not there; scans each folder once, no stat per file."""
+    present: dict[str, set[str]] = {}
+    missing = []
+    for index, name in enumerate(files):
+        folder, _, base = name.rpartition("/")
+        if folder not in present:
+            present[folder] = _files_in(root / folder)
+        if base not in present[folder]:
+            missing.append(index)
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise DataError(
+            f"{list_file}:{lines[missing[0]]}: the list names {root / files[missing[0]]}, which is "
+            f"not there{more}; complete the data or correct the list",
+            Exit.LIST_MISSING_FILE,
+        )
+
+
+def _files_in(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def _read_tree(root: Path, split: Split, classes: int) -> ImageList:
+    folder = root / split
+    if not folder.is_dir():
+        raise DataError(
+            f"{root}: has neither {split}.txt nor a folder {split}; {_how_to_make(root)}",
+            Exit.NO_DATA,
+        )
+    names = _class_folders(folder)
+    if split == "val" and (root / "train").is_dir():
+        odd = sorted(set(names) ^ set(_class_folders(root / "train")))
+        if odd:  # the labels of the two splits would not mean the same
+            raise DataError(
+                f"{root}: class folder {odd[0]} is only in one of train and val (so are "
+                f"{len(odd) - 1} more); complete the data",
+                Exit.CLASS_COUNT,
+            )
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        inside = sorted(f for f in _files_in(folder / name) if f.lower().endswith(EXTENSIONS))
+        files += [f"{split}/{name}/{file}" for file in inside]
+        labels += [label] * len(inside)
+    if not files:
+        raise DataError(
+            f"{folder}: has no images in class folders ({', '.join(EXTENSIONS)}); "
+            f"{_how_to_make(root)}",
+            Exit.NO_DATA,
+        )
+    # A folder without images counts too: what it should hold is missing, or it is no class.
+    _check_class_count(folder, len(set(labels)) if len(names) <= classes else len(names), classes)
+    return ImageList(root, files, np.array(labels, dtype=np.int64), classes)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _check_class_count(where: Path, found: int, classes: int) -> None:
+    if found != classes:
+        raise DataError(
+            f"{where}: has images of {found} classes, the recipe of {classes}; complete the data, "
+            "or use a recipe with as many classes",
+            Exit.CLASS_COUNT,
+        )
+
+
+def _how_to_make(root: Path) -> str:
+    return (
+        "give the folder that holds train.txt and val.txt, or make the embedded digits with "
+        f"`python tools/dataset.py prepare digits --dst {root}`"
+    )
+
+
+def _format_error(path: Path, data: mmap.mmap) -> DataError | None:
+    if data[:8] == _PNG_START:
+        ends = data.rfind(_PNG_END) >= 0
+    elif data[:2] == _JPEG_START:
+        ends = _jpeg_ends(data)
+    elif any(magic.startswith(data[:8]) for magic in (_PNG_START, _JPEG_START)):
+        ends = False  # cut within the signature
+    else:
+        return DataError(
+            f"{path}: starts neither like a JPEG nor like a PNG file; replace it or take it out of "
+            "the list",
+            Exit.IMAGE_INVALID,
+        )
+    return None if ends else _truncated(path, "is cut off: its end marker is missing")
+
+
+def _jpeg_ends(data: mmap.mmap) -> bool:
+    """Whether an end marker follows the start of the pixels; zeros or junk may follow it.
+
+    Segments before the pixels are skipped by their length, since an EXIF thumbnail has an end
+    marker of its own. Structure: ITU-T T.81, annex B.
+    """
+    at = 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
+        marker = data[at + 1]
+        if marker == 0xDA:  # start of scan
+            return data.rfind(_JPEG_END, at) >= 0
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:  # stuffing, fill, no length
+            at += 1
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
+def _decode_error(path: Path) -> DataError | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.convert("RGB")
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, …
+        if "truncated" in str(error):
+            return _truncated(path, f"is cut off ({one_line(error)})")
+        return DataError(
+            f"{path}: cannot be decoded ({one_line(error)}); replace it or take it out of the list",
+            Exit.IMAGE_INVALID,
+        )
+    return None
+
+
+def _truncated(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path}: {what}; copy it again or take it out of the list", Exit.IMAGE_TRUNCATED
+    )

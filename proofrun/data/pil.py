@@ -1,0 +1,224 @@
+"""PIL and torchvision loaders: for hosts without DALI, and the reference for DALI's pixels.
+
+Everything is a function of (seed, epoch, position in the list): the order of an epoch, and the
+crop, flip and jitter of each image. The state of the stream is therefore (epoch, step).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from proofrun.data import (
+    Batch,
+    LoaderState,
+    Shard,
+    check_state,
+    eval_batches,
+    eval_ids,
+    stream_key,
+    train_steps,
+)
+from proofrun.data.lists import ImageList, image_error
+from proofrun.errors import DataError, Exit, one_line
+from proofrun.recipe import EvalProtocol, TrainInput
+from proofrun.vision import import_torchvision
+
+T = TypeVar("T")
+
+
+class PilTrain:
+    """Train batches by PIL and torchvision; see `proofrun.data.TrainLoader`."""
+
+    def __init__(
+        self,
+        images: ImageList,
+        spec: TrainInput,
+        batch: int,
+        shard: Shard,
+        seed: int,
+        state: LoaderState | None,
+    ) -> None:
+        self.steps = train_steps(len(images.files), shard.world, batch)
+        self._key = stream_key("torchvision", images, batch, shard, seed)
+        self._epoch = self._step = 0
+        if state is not None:
+            check_state(state, self._key)
+            self._epoch, self._step = int(state["epoch"]), int(state["step"])
+        self._images = images
+        self._batch = batch
+        self._shard = shard
+        self._seed = seed
+        self._plan: list[list[tuple[int, int]]] = []
+        data = _TrainSet(images, spec, seed)
+        self._loader = _data_loader(data, self._plan, shard, persistent=True)
+
+    def epoch(self) -> Iterator[Batch]:
+        if self._step == self.steps:
+            self._epoch, self._step = self._epoch + 1, 0
+        order = epoch_order(len(self._images.files), self._seed, self._epoch)
+        mine = order[self._shard.rank :: self._shard.world].tolist()
+        self._plan[:] = [
+            [(self._epoch, i) for i in mine[step * self._batch : (step + 1) * self._batch]]
+            for step in range(self._step, self.steps)
+        ]
+        for batch in _checked(self._loader):
+            self._step += 1
+            yield batch
+
+    def state(self) -> LoaderState:
+        return self._key | {"epoch": self._epoch, "step": self._step}
+
+    def close(self) -> None:
+        del self._loader  # ends its worker processes
+
+
+class PilEval:
+    """Evaluation batches by PIL and torchvision; see `proofrun.data.EvalLoader`."""
+
+    def __init__(self, images: ImageList, protocol: EvalProtocol, batch: int, shard: Shard) -> None:
+        ids = list(eval_ids(len(images.files), shard))
+        batches = eval_batches(len(images.files), shard.world, batch)
+        plan = [ids[step * batch : (step + 1) * batch] for step in range(batches)]
+        self._loader = _data_loader(_EvalSet(images, protocol), plan, shard, persistent=False)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _checked(self._loader)
+
+    def close(self) -> None:
+        """Worker processes end with each pass."""
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the list in an epoch: the same on all ranks, another one in every epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(images)
+
+
+def train_transform(image: Image.Image, spec: TrainInput) -> Image.Image:
+    """torchvision's training transforms in their usual order; draws from torch's global RNG."""
+    v1 = import_torchvision().transforms
+    area, ratio = list(spec.crop_area), list(spec.crop_ratio)
+    image = v1.functional.crop(image, *v1.RandomResizedCrop.get_params(image, area, ratio))
+    image = _resize(image, [spec.image_size, spec.image_size], spec.antialias)
+    image = v1.RandomHorizontalFlip(spec.flip_probability)(image)
+    if (jitter := spec.color_jitter) is not None:
+        image = v1.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)(
+            image
+        )
+    return image
+
+
+def eval_transform(image: Image.Image, protocol: EvalProtocol) -> Image.Image:
+    """torchvision's Resize and CenterCrop."""
+    v1 = import_torchvision().transforms
+    size = [protocol.resize_to] * (1 if protocol.resize == "shorter_side" else 2)
+    return v1.functional.center_crop(_resize(image, size, protocol.antialias), [protocol.crop])
+
+
+def _resize(image: Image.Image, size: list[int], antialias: bool) -> Image.Image:
+    """`size` is [shorter side] or [height, width]."""
+    functional = import_torchvision().transforms.functional
+    if antialias:
+        return functional.resize(image, size)  # bilinear; PIL always filters
+    plain = functional.resize(functional.pil_to_tensor(image), size, antialias=False)
+    return functional.to_pil_image(plain)
+
+
+class _Images(Dataset[Batch]):
+    """Decodes and stacks one batch; an unreadable image is returned as its error.
+
+    (DataLoader raises a worker's exception anew from its traceback's text: the code would be lost.)
+    """
+
+    def __init__(self, images: ImageList, size: int) -> None:
+        self._images = images
+        self._size = size
+
+    def _batch(self, ids: list[int], decoded: Iterator[Image.Image]) -> Batch | DataError:
+        rows = np.zeros((len(ids), self._size, self._size, 3), np.uint8)
+        try:
+            for row, image in zip(rows, decoded, strict=True):
+                row[:] = np.asarray(image)
+        except DataError as error:
+            return error
+        index = torch.tensor(ids, dtype=torch.int64)
+        return Batch(torch.from_numpy(rows), torch.from_numpy(self._images.labels[ids]), index)
+
+    def _decode(self, index: int) -> Image.Image:
+        path = self._images.path(index)
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, …
+            raise image_error(path, decode=True) or DataError(
+                f"{path}: cannot be decoded ({one_line(error)}); replace it or take it out of the "
+                "list",
+                Exit.IMAGE_INVALID,
+            ) from None
+
+
+class _TrainSet(_Images):
+    def __init__(self, images: ImageList, spec: TrainInput, seed: int) -> None:
+        super().__init__(images, spec.image_size)
+        self._spec = spec
+        self._seed = seed
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch | DataError:
+        return self._batch([index for _, index in keys], (self._one(*key) for key in keys))
+
+    def _one(self, epoch: int, index: int) -> Image.Image:
+        image = self._decode(index)
+        words = np.random.SeedSequence([self._seed, epoch, index]).generate_state(2, np.uint32)
+        generator = torch.default_generator  # torchvision draws from it; nobody else must notice
+        before = generator.get_state()
+        try:
+            generator.manual_seed(int(words[0]) << 32 | int(words[1]))
+            return train_transform(image, self._spec)
+        finally:
+            generator.set_state(before)
+
+
+class _EvalSet(_Images):
+    def __init__(self, images: ImageList, protocol: EvalProtocol) -> None:
+        super().__init__(images, protocol.crop)
+        self._protocol = protocol
+
+    def __getitems__(self, ids: list[int]) -> Batch | DataError:
+        return self._batch(ids, (eval_transform(self._decode(i), self._protocol) for i in ids))
+
+
+def _data_loader(
+    data: _Images, plan: list[Any], shard: Shard, persistent: bool
+) -> DataLoader[Batch]:
+    return DataLoader(
+        data,
+        batch_sampler=plan,
+        collate_fn=_same,
+        num_workers=shard.threads,
+        persistent_workers=persistent and shard.threads > 0,
+        worker_init_fn=_leave_signals_to_the_rank,
+        generator=torch.Generator(),  # else every pass draws from the global one
+    )
+
+
+def _same(batch: T) -> T:
+    return batch
+
+
+def _leave_signals_to_the_rank(worker: int) -> None:
+    """A signal to the whole process group must not take the data from a rank that wants to save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _checked(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch

@@ -1,0 +1,278 @@
+"""Devices and ranks: the only file that names cuda, mlu, npu and their collectives.
+
+Looking at the host (`cards_on_host`) needs no torch, so that launch can refuse a run at once;
+everything that opens a device imports torch inside.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from proofrun.errors import DeviceError
+from proofrun.recipe import Amp, Precision, PrecisionRules
+from proofrun.runs import DeviceKind
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of the device table."""
+
+    torch_type: str
+    collective: str
+    plugin: str | None  # package whose import registers the device with torch
+    nodes: tuple[str, ...]  # device files: one a card
+    visible: str | None  # environment variable that narrows the visible cards
+
+
+BACKENDS: dict[DeviceKind, Backend] = {
+    "GPU": Backend("cuda", "nccl", None, ("/dev/nvidia[0-9]*",), "CUDA_VISIBLE_DEVICES"),
+    "MLU": Backend(
+        "mlu", "cncl", "torch_mlu", ("/dev/cambricon_dev[0-9]*",), "MLU_VISIBLE_DEVICES"
+    ),
+    "NPU": Backend(
+        "npu", "hccl", "torch_npu", ("/dev/davinci[0-9]*",), "ASCEND_RT_VISIBLE_DEVICES"
+    ),
+    "CPU": Backend("cpu", "gloo", None, (), None),
+}
+
+
+def cards_on_host(kind: DeviceKind) -> int | None:
+    """Cards of this kind, by device files and visibility variable; None: no limit (CPU)."""
+    backend = BACKENDS[kind]
+    if not backend.nodes:
+        return None
+    count = sum(len(glob.glob(pattern)) for pattern in backend.nodes)
+    visible = os.environ.get(backend.visible or "")
+    if visible is not None and count:
+        count = min(count, len([card for card in visible.split(",") if card.strip()]))
+    return count
+
+
+def kind_on_host() -> DeviceKind:
+    """The accelerator that this host has, else CPU."""
+    return next((kind for kind in BACKENDS if cards_on_host(kind)), "CPU")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 natively (AVX512-BF16, AMX-BF16, Arm bf16)."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            flags = {
+                word
+                for line in file
+                if line.startswith(("flags", "Features"))
+                for word in line.split()
+            }
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def cpu_name() -> str:
+    """The processor's model name and the number of usable cores."""
+    model = "CPU"
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            model = next(
+                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")),
+                model,
+            )
+    except OSError:
+        pass
+    return f"{model}, {usable_cores()} cores"
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def amp_rule(precision: Precision, rules: PrecisionRules, kind: DeviceKind) -> Amp | None:
+    """What mixed precision means in this run; None for FP32 and TF32.
+
+    AMP is the recipe's on an accelerator and bf16 on a CPU, where fp16 has no native arithmetic.
+    FP16 asks for fp16 with the recipe's loss scale on any device, BF16 for bf16 without one.
+    """
+    if precision == "AMP" and kind != "CPU":
+        return rules.amp
+    if precision in ("AMP", "BF16"):
+        return Amp(dtype="bfloat16", loss_scale=None)
+    if precision == "FP16":
+        return Amp(dtype="float16", loss_scale=rules.amp.loss_scale or "dynamic")
+    return None
+
+
+class Device:
+    """An opened device and this process's place among the ranks.
+
+    Control messages go over gloo on the CPU, so that they never wait for the card's queue.
+    """
+
+    def __init__(self, kind: DeviceKind, precision: Precision, rules: PrecisionRules) -> None:
+        """Open the card of this rank. Raises DeviceError."""
+        import torch
+
+        self.kind = kind
+        self.backend = BACKENDS[kind]
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.amp = amp_rule(precision, rules, kind)
+        self.torch_device = self._open()
+        self._set_float32(allow_tf32=precision == "TF32")
+        self._control: Any = None
+        if self.world > 1:
+            torch.distributed.init_process_group(self.backend.collective)
+            same = self.backend.collective == "gloo"
+            self._control = None if same else torch.distributed.new_group(backend="gloo")
+
+    def _open(self) -> torch.device:
+        import torch
+
+        name = self.backend.torch_type
+        if self.backend.plugin:
+            try:
+                importlib.import_module(self.backend.plugin)
+            except Exception as error:  # a plugin without its driver raises anything
+                raise DeviceError(
+                    f"{self.kind}: `import {self.backend.plugin}` failed: {error}; "
+                    "install the vendor's PyTorch plugin and driver"
+                ) from None
+        if self.kind == "CPU":
+            return torch.device("cpu")
+        module = getattr(torch, name, None)
+        if module is None or not module.is_available():
+            raise DeviceError(
+                f"torch {torch.__version__} sees no {self.kind}: check the driver, and that this "
+                f"torch is built for {name}"
+            )
+        if module.device_count() <= self.local_rank:
+            raise DeviceError(
+                f"the run needs {self.local_rank + 1} {self.kind}s or more, torch sees "
+                f"{module.device_count()}"
+            )
+        module.set_device(self.local_rank)
+        return torch.device(name, self.local_rank)
+
+    def _set_float32(self, allow_tf32: bool) -> None:
+        """Let float32 products be rounded to 10 mantissa bits, or not, on every vendor's switch."""
+        import torch
+
+        torch.set_float32_matmul_precision("high" if allow_tf32 else "highest")
+        switches = {  # vendor's switches for convolutions and products; NPU calls it HF32
+            "GPU": ("backends.cudnn.allow_tf32", "backends.cuda.matmul.allow_tf32"),
+            "MLU": ("backends.cnnl.allow_tf32", "backends.mlu.matmul.allow_tf32"),
+            "NPU": ("npu.conv.allow_hf32", "npu.matmul.allow_hf32"),
+        }
+        for path in switches.get(self.kind, ()):
+            *parents, last = path.split(".")
+            owner: Any = torch
+            for parent in parents:
+                owner = getattr(owner, parent, None)
+            if owner is not None:
+                setattr(owner, last, allow_tf32)
+
+    @property
+    def name(self) -> str:
+        """The card as its vendor calls it."""
+        import torch
+
+        if self.kind == "CPU":
+            return cpu_name()
+        module = getattr(torch, self.backend.torch_type)
+        return str(module.get_device_name(self.local_rank))
+
+    @property
+    def dali_device_id(self) -> int | None:
+        """The GPU that DALI decodes on; None decodes on the CPU."""
+        return self.local_rank if self.kind == "GPU" else None
+
+    def autocast(self) -> Any:
+        """The autocast context of the run's precision."""
+        import torch
+
+        dtype = getattr(torch, self.amp.dtype) if self.amp else torch.bfloat16
+        return torch.autocast(self.backend.torch_type, dtype=dtype, enabled=self.amp is not None)
+
+    def rng_state(self) -> dict[str, torch.Tensor]:
+        """Torch's generators of this rank: CPU, and the card's where there is one."""
+        import torch
+
+        states = {"cpu": torch.get_rng_state()}
+        if self.kind != "CPU":
+            states["card"] = getattr(torch, self.backend.torch_type).get_rng_state(self.local_rank)
+        return states
+
+    def set_rng_state(self, states: dict[str, torch.Tensor]) -> None:
+        import torch
+
+        torch.set_rng_state(states["cpu"])
+        if "card" in states and self.kind != "CPU":
+            getattr(torch, self.backend.torch_type).set_rng_state(states["card"], self.local_rank)
+
+    # Control messages between ranks. All of them return at once in a world of one.
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sum over ranks, in float64 on the CPU."""
+        import torch
+
+        if self.world == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        self.sum_(tensor)
+        return [float(value) for value in tensor]
+
+    def sum_(self, tensor: torch.Tensor) -> None:
+        """In-place sum over ranks of a tensor on the CPU."""
+        import torch
+
+        if self.world > 1:
+            torch.distributed.all_reduce(tensor, group=self._control)
+
+    def from_rank0(self, value: Any) -> Any:
+        """Rank 0's value on every rank; any picklable object."""
+        import torch
+
+        if self.world == 1:
+            return value
+        box = [value if self.rank == 0 else None]
+        torch.distributed.broadcast_object_list(box, src=0, group=self._control)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, by rank, on rank 0; an empty list elsewhere."""
+        import torch
+
+        if self.world == 1:
+            return [value]
+        box: list[Any] | None = [None] * self.world if self.rank == 0 else None
+        torch.distributed.gather_object(value, box, dst=0, group=self._control)
+        return box or []
+
+    def max_(self, tensor: torch.Tensor) -> None:
+        """In-place maximum over ranks, in the card's queue: no host sync."""
+        import torch
+
+        if self.world > 1:
+            torch.distributed.all_reduce(tensor, op=torch.distributed.ReduceOp.MAX)
+
+    def mean_(self, tensor: torch.Tensor) -> None:
+        """In-place mean over ranks of a floating tensor, in the card's queue."""
+        import torch
+
+        if self.world > 1:
+            torch.distributed.all_reduce(tensor)
+            tensor /= self.world
+
+    def close(self) -> None:
+        import torch
+
+        if self.world > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

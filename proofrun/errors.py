@@ -1,0 +1,167 @@
+"""Exit codes and the errors that carry them: one table, read by people, scripts and schedulers.
+
+Every error meant for a user is a `ProofrunError` with one actionable line: what, where, what to do.
+Invariants of our own code are `assert`, not these.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of every proofrun command.
+
+    Codes of bad input never lead to a restart (`RESTARTABLE` has the ones that do).
+    0 and 2 keep their usual meaning; 75 is EX_TEMPFAIL: the same command goes on.
+    """
+
+    OK = 0
+    VERDICT = 1  # report --gate only: some claim is not reproduced
+    USAGE = 2
+    NO_SUCH_RUN = 10
+    BAD_RECIPE = 11
+    BAD_OVERRIDE = 12
+    NO_DEVICE = 13
+    NOT_INSTALLED = 14
+    NO_DATA = 20
+    IMAGE_TRUNCATED = 21
+    IMAGE_INVALID = 22
+    LIST_MISSING_FILE = 23
+    LABEL_OUT_OF_RANGE = 24
+    CLASS_COUNT = 25
+    BAD_LIST = 26
+    RESUME_REFUSED = 30
+    BAD_CHECKPOINT = 31
+    RUN_LOCKED = 32
+    CANNOT_WRITE = 33
+    NON_FINITE = 40
+    WORKER_DIED = 41
+    BAD_COUNT = 42
+    INTERNAL = 70
+    INTERRUPTED = 75
+
+
+#: What each code means and what to do, as printed by `python -m proofrun.errors` and the README.
+MEANING: dict[Exit, str] = {
+    Exit.OK: "finished",
+    Exit.VERDICT: "`report.py --gate` only: a claim is not reproduced",
+    Exit.USAGE: "wrong command line",
+    Exit.NO_SUCH_RUN: "no recipe declares a run of this name",
+    Exit.BAD_RECIPE: "recipe.yaml does not fit the schema",
+    Exit.BAD_OVERRIDE: "an extra flag does not fit the recipe",
+    Exit.NO_DEVICE: "this host lacks the device, or has fewer cards than the run",
+    Exit.NOT_INSTALLED: "a package is missing: run `bash run_scripts/quickstart.sh`",
+    Exit.NO_DATA: "the data folder is missing or empty",
+    Exit.IMAGE_TRUNCATED: "an image has 0 bytes or its end is missing",
+    Exit.IMAGE_INVALID: "a file in the list is no image, or cannot be decoded",
+    Exit.LIST_MISSING_FILE: "a list names a file that does not exist",
+    Exit.LABEL_OUT_OF_RANGE: "a list has a label outside 0 … classes-1",
+    Exit.CLASS_COUNT: "the data has fewer or more classes than the recipe",
+    Exit.BAD_LIST: "a line of a list is not `path label`",
+    Exit.RESUME_REFUSED: "the interrupted run had another recipe, override or data: see `--new`",
+    Exit.BAD_CHECKPOINT: "no checkpoint of the run can be loaded",
+    Exit.RUN_LOCKED: "another process works in this run folder",
+    Exit.CANNOT_WRITE: "the log folder cannot be written, or the disk is full",
+    Exit.NON_FINITE: "the loss is not finite",
+    Exit.WORKER_DIED: "a rank died without saying why (killed, out of memory, crashed)",
+    Exit.BAD_COUNT: "an evaluation did not score every image exactly once",
+    Exit.INTERNAL: "a defect of proofrun: the traceback is in stdout.log of the run",
+    Exit.INTERRUPTED: "stopped by a signal after saving: the same command goes on",
+}
+
+#: A new attempt from the last checkpoint can succeed. Everything else would fail again.
+RESTARTABLE = frozenset({Exit.WORKER_DIED})
+
+
+class ProofrunError(Exception):
+    """An error with one line for the user and an exit code."""
+
+    exit_code: Exit = Exit.INTERNAL
+
+    def __init__(self, message: str, exit_code: Exit | None = None) -> None:
+        super().__init__(message)
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+
+class UsageError(ProofrunError):
+    exit_code = Exit.USAGE
+
+
+class RunNameError(ProofrunError):
+    exit_code = Exit.NO_SUCH_RUN
+
+
+class RecipeError(ProofrunError):
+    exit_code = Exit.BAD_RECIPE
+
+
+class OverrideError(ProofrunError):
+    exit_code = Exit.BAD_OVERRIDE
+
+
+class DeviceError(ProofrunError):
+    exit_code = Exit.NO_DEVICE
+
+
+class DataError(ProofrunError):
+    """Give the exit code that fits: several kinds of bad data have one each."""
+
+    exit_code = Exit.NO_DATA
+
+
+class CheckpointError(ProofrunError):
+    exit_code = Exit.BAD_CHECKPOINT
+
+
+class ResumeError(ProofrunError):
+    exit_code = Exit.RESUME_REFUSED
+
+
+class LockedError(ProofrunError):
+    exit_code = Exit.RUN_LOCKED
+
+
+class WriteError(ProofrunError):
+    exit_code = Exit.CANNOT_WRITE
+
+
+class NonFiniteError(ProofrunError):
+    exit_code = Exit.NON_FINITE
+
+
+class CountError(ProofrunError):
+    exit_code = Exit.BAD_COUNT
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text on one line (a message may carry a file name with a newline in it)."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main_exit(main: Callable[[], int | None], name: str) -> None:
+    """Run `main` and exit: a `ProofrunError` becomes one line on stderr and its exit code."""
+    try:
+        code = main() or Exit.OK
+    except ProofrunError as error:
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:  # `report.py logs/ | head`
+        sys.stderr.close()
+        code = Exit.OK
+    sys.exit(int(code))
+
+
+def table() -> str:
+    """The exit codes as a Markdown table; the README's copy is checked against this."""
+    rows = [f"| {int(code)} | {code.name} | {MEANING[code]} |" for code in Exit]
+    return "\n".join(["| code | name | meaning |", "| --- | --- | --- |", *rows])
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,136 @@
+"""Evaluation: sums of correct and count over every image once, never means of means."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from proofrun.data import Batch
+from proofrun.device import Device
+from proofrun.errors import CountError
+from proofrun.recipe import Normalize
+
+
+class Inputs(nn.Module):
+    """uint8 NHWC pixels on the host -> normalised float32 NCHW (channels-last) on the device."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, normalize: Normalize, device: torch.device) -> None:
+        super().__init__()
+        std = torch.tensor(normalize.std, dtype=torch.float64)
+        mean = torch.tensor(normalize.mean, dtype=torch.float64)
+        shape = (1, 3, 1, 1)
+        self.register_buffer("scale", (1 / (255 * std)).float().reshape(shape).to(device))
+        self.register_buffer("shift", (-mean / std).float().reshape(shape).to(device))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: (B, H, W, 3) uint8. Returns (B, 3, H, W) float32."""
+        pixels = images.to(self.scale.device, non_blocking=True).permute(0, 3, 1, 2)
+        return pixels.float().mul_(self.scale).add_(self.shift)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums over the whole list; `prediction_hash` is sha256 over the predicted class of each id."""
+
+    protocol: str
+    correct1: int
+    correct5: int
+    count: int
+    loss_sum: float
+    prediction_hash: str
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return 100 * self.correct1 / self.count
+
+    @property
+    def top5(self) -> float:
+        """Percent."""
+        return 100 * self.correct5 / self.count
+
+    @property
+    def loss(self) -> float:
+        """Mean plain cross entropy."""
+        return self.loss_sum / self.count
+
+
+def averaged_model(model: nn.Module, device: Device) -> nn.Module:
+    """A copy in eval mode whose BN statistics are the mean over ranks; `model` is not touched."""
+    twin = copy.deepcopy(model).eval()
+    for buffer in twin.buffers():
+        if buffer.is_floating_point():
+            device.mean_(buffer)
+    return twin
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    expected: int,
+    protocol: str,
+    inputs: Inputs,
+    device: Device,
+) -> Score:
+    """Score `batches` of all ranks: `expected` images, ids 0 … expected - 1, each exactly once.
+
+    Raises CountError when an image was missed or seen twice.
+    """
+    assert not model.training
+    sums = torch.zeros(3, dtype=torch.float64)
+    seen = torch.zeros(expected, dtype=torch.int32)
+    predicted = torch.zeros(expected, dtype=torch.int32)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for batch in batches:
+        if len(batch.labels) == 0:  # this rank has none left
+            continue
+        labels = batch.labels.to(device.torch_device, non_blocking=True)
+        with device.autocast():
+            logits = model(inputs(batch.images))
+        logits = logits.float()
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = top == labels[:, None]
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        parts.append(
+            (
+                batch.ids.clone(),
+                top[:, 0],
+                torch.stack([hits[:, 0].sum().float(), hits.sum().float(), loss]),
+            )
+        )
+    for ids, classes, part in parts:  # the card is asked only now: no sync between batches
+        sums += part.to("cpu", torch.float64)
+        seen.index_add_(0, ids, torch.ones(len(ids), dtype=torch.int32))
+        predicted[ids] = classes.to("cpu", torch.int32)
+    both = torch.stack([seen, predicted])
+    device.sum_(both)
+    device.sum_(sums)
+    _each_once(both[0], protocol)
+    correct1, correct5, loss_sum = sums.tolist()
+    return Score(
+        protocol=protocol,
+        correct1=int(correct1),
+        correct5=int(correct5),
+        count=int(both[0].sum()),
+        loss_sum=loss_sum,
+        prediction_hash=hashlib.sha256(both[1].numpy().astype("<i4").tobytes()).hexdigest(),
+    )
+
+
+def _each_once(seen: Tensor, protocol: str) -> None:
+    wrong = (seen != 1).nonzero().flatten().tolist()
+    if wrong:
+        raise CountError(
+            f"evaluation {protocol}: {len(wrong)} of {len(seen)} images were not scored exactly "
+            f"once; the first is number {wrong[0]}, seen {int(seen[wrong[0]])} times"
+        )

@@ -1,0 +1,165 @@
+"""Run folders `logs/<run name>/<NNN>/`: their number, lock, and end. Torch-free."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from proofrun import events
+from proofrun.errors import Exit, LockedError, ResumeError, WriteError
+from proofrun.runs import Plan
+from proofrun.status import Status
+
+
+class RunFolder:
+    """One numbered folder, locked by this process while entered."""
+
+    def __init__(self, path: Path, plan: Plan, state: Literal["new", "resumed"], lock: IO[str]):
+        self.path = path
+        self.plan = plan
+        self.state = state
+        self._lock = lock
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def write_plan(self, provenance: dict[str, Any]) -> None:
+        """Leave what the ranks read: the resolved recipe and where the run comes from."""
+        _write(self.path / "recipe.yaml", self.plan.to_yaml())
+        _write(self.path / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+
+    def clear_status(self) -> None:
+        """Before an attempt: what an earlier one left must not be taken for this one's."""
+        for path in self.path.glob("status*.json"):
+            path.unlink()
+
+    def outcome(self) -> Status:
+        """How the attempt ended: the first rank that said so, else that one died silently.
+
+        A run whose rank 0 could not say it gets its last events from here.
+        """
+        found = [Status.read(path) for path in self.path.glob("status*.json")]
+        said = sorted((s for s in found if s is not None), key=lambda s: s.t_wall)
+        bad = [s for s in said if s.code not in (Exit.OK, Exit.INTERRUPTED)]
+        own = next((s for s in said if s.rank == 0), None)
+        status = bad[0] if bad else own
+        if status is None or (own is None and status.code in (Exit.OK, Exit.INTERRUPTED)):
+            status = Status(
+                code=int(Exit.WORKER_DIED),
+                message=f"a rank died without a word (killed, out of memory, or crashed): see "
+                f"{self.path / 'stdout.log'}; the same command goes on from the last checkpoint",
+                rank=0,
+                t_wall=time.time(),
+            )
+        if own is None or own.code != status.code:
+            self._close_events(status)
+            Status(status.code, status.message, 0, status.t_wall).write(self.path)
+        return status
+
+    def _close_events(self, status: Status) -> None:
+        """Rank 0 is gone: end its log where its last event stands."""
+        path = self.path / "events.jsonl"
+        if not path.exists():
+            return
+        clock = events.Clock()
+        writer = events.EventWriter(path, clock)
+        last = writer.last
+        if last is not None and not isinstance(last, events.RunEnd):
+            clock.go_on_from(last.wall_s, last.mark_s, last.train_s)
+            place: dict[str, Any] = {"step": last.step, "epoch": last.epoch}
+            code = Exit(status.code)
+            writer.write(
+                events.Fault,
+                **place,
+                code=code,
+                name=code.name,
+                message=status.message,
+                rank=status.rank,
+            )
+            writer.write(
+                events.RunEnd, **place, status=status.status, code=code, message=status.message
+            )
+        writer.close()
+
+
+def open_folder(logs: Path, plan: Plan, new: bool) -> RunFolder:
+    """The folder of this command: that of the same run if interrupted, else the next number.
+
+    A run's seed defaults to its number. Raises ResumeError, LockedError, WriteError.
+    """
+    base = logs / plan.run
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with (base / ".lock").open("w", encoding="utf-8") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)  # two commands at once get two numbers
+            return _choose(base, plan, new)
+    except OSError as error:
+        raise WriteError(
+            f"{base}: {error.strerror}; give a folder that can be written: --logs DIR"
+        ) from None
+
+
+def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
+    numbers = sorted(int(path.name) for path in base.iterdir() if path.name.isdigit())
+    if numbers and not new:
+        path = base / f"{numbers[-1]:03d}"
+        status = Status.read(path / "status.json")
+        if (path / "recipe.yaml").exists() and (status is None or status.status == "interrupted"):
+            lock = _lock(path)
+            if lock is None:
+                raise LockedError(
+                    f"{path}: another process is training this run; wait for it, or start a second "
+                    "one beside it with --new"
+                )
+            return RunFolder(path, _same(path, plan), "resumed", lock)
+    number = numbers[-1] + 1 if numbers else 1
+    path = base / f"{number:03d}"
+    path.mkdir()
+    seed = number if plan.seed < 0 else plan.seed
+    lock = _lock(path)
+    assert lock is not None, "a folder made under the gate is ours"
+    return RunFolder(path, plan.model_copy(update={"seed": seed}), "new", lock)
+
+
+def _same(path: Path, plan: Plan) -> Plan:
+    """The plan to resume with: this command's, with the seed of the run. Raises ResumeError."""
+    before = Plan.load(path / "recipe.yaml")
+    if before.config_hash() != plan.config_hash():
+        raise ResumeError(
+            f"{path} was interrupted with another recipe, override or data, and cannot go on with "
+            "this one; give --new to start beside it, or the flags it had: "
+            f"{before.overrides or 'none'}"
+        )
+    if plan.seed not in (-1, before.seed):
+        raise ResumeError(
+            f"{path} was interrupted with seed {before.seed}, not {plan.seed}; give --new to start "
+            "beside it"
+        )
+    return plan.model_copy(update={"seed": before.seed})
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """The folder's lock, held until closed or until this process ends; None when it is taken."""
+    file = (path / ".lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(path)
+    except OSError as error:
+        raise WriteError(f"{path}: {error.strerror}; free space or mend the folder") from None

@@ -1,0 +1,87 @@
+"""Checks before any card is occupied. Torch-free, seconds at most."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from proofrun import bootstrap, device
+from proofrun.data.lists import check_images, list_hash, read_split
+from proofrun.errors import DataError, DeviceError, Exit, OverrideError
+from proofrun.recipe import Data, Recipe
+from proofrun.runs import Plan, RunName
+
+#: The variable of env.sh that holds each data set's folder, and how to make that folder.
+DATA_VARIABLE = {"ImageNet": "IMAGENET_TRAIN_DATASET", "Digits": "DIGITS_DATASET"}
+
+#: Files whose first and last bytes are read: all of a small set, a sample of a large one.
+SAMPLE = 5000
+
+
+def check_device(name: RunName, recipe: Recipe) -> None:
+    """Raises DeviceError when the host lacks the cards, naming a script that it can run."""
+    count = device.cards_on_host(name.device)
+    if count is None or count >= name.cards:
+        return
+    has = f"{count} {name.device}{'s' if count != 1 else ''}" if count else f"no {name.device}"
+    raise DeviceError(
+        f"{name} needs {name.cards} {name.device}{'s' if name.cards > 1 else ''}, this host has "
+        f"{has}; it can run: bash run_scripts/{_possible(name)}.sh"
+    )
+
+
+def _possible(name: RunName) -> str:
+    """The declared run of this model that the host can do, nearest to the one asked for."""
+    from proofrun.recipe import load_recipe
+
+    kind = device.kind_on_host()
+    cards = device.cards_on_host(kind)
+    candidates: list[RunName] = []
+    for path in sorted((bootstrap.ROOT / "recipes").glob("*/recipe.yaml")):
+        for recipe in load_recipe(path).values():
+            candidates += [RunName.parse(run) for run in recipe.runs if recipe.name == name.model]
+    fits = [
+        run
+        for run in candidates
+        if run.device == kind and run.task == name.task and (cards is None or run.cards <= cards)
+    ]
+    # On a CPU only the rehearsals are declared; one process first.
+    fits.sort(key=lambda run: (run.data != name.data, run.precision != name.precision, run.cards))
+    return str(fits[0]) if fits else str(name)
+
+
+def data_dir(data: str, given: str | None) -> Path:
+    """The data folder: the flag, else the variable of env.sh. Raises DataError."""
+    variable = DATA_VARIABLE[data]
+    text = given or os.environ.get(variable)
+    if not text:
+        raise DataError(f"{variable} is not set: `source env.sh`, or give --data DIR")
+    path = Path(text).expanduser()
+    if given or path.is_absolute():
+        return path.absolute()
+    return bootstrap.ROOT / path  # env.sh is about this checkout, from wherever it is called
+
+
+def check_data(root: Path, data: Data) -> str:
+    """Read both lists and sample the files; the hash of the lists. Raises DataError."""
+    hashes = []
+    for split in ("train", "val"):
+        images = read_split(root, split, data.classes)
+        check_images(images, sample=SAMPLE, seed=0)
+        hashes.append(list_hash(images))
+    return "-".join(hashes)
+
+
+def check_batch(plan: Plan) -> None:
+    """Raises OverrideError or RecipeError when the batch cannot be cut for this world."""
+    images = plan.recipe.data.train_images
+    if plan.loader != "synthetic":
+        return
+    if images < plan.global_batch:
+        raise OverrideError(
+            f"a global batch of {plan.global_batch} needs more than {images} images"
+        )
+
+
+def explain_missing(path: Path) -> DataError:
+    return DataError(f"{path}: nothing there", Exit.NO_DATA)

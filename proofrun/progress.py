@@ -1,0 +1,55 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere. Rank 0 only."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Silent unless `show`; `bar` draws one bar over all steps, else one line a window."""
+
+    def __init__(self, show: bool, bar: bool, total_steps: int, done: int, columns: int) -> None:
+        self._show = show
+        self.total = total_steps
+        self._bar = (
+            tqdm(
+                total=total_steps,
+                initial=done,
+                ncols=columns,
+                file=sys.stdout,
+                unit="step",
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}",
+            )
+            if show and bar
+            else None
+        )
+
+    def window(self, step: int, epoch: float, values: dict[str, float], eta_s: float) -> None:
+        """One window of training; `values` has loss, ce, lr, img_s and wait (fraction)."""
+        if not self._show:
+            return
+        minutes, seconds = divmod(round(max(eta_s, 0)), 60)
+        left = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+        text = (
+            f"epoch {epoch:.2f}  loss {values['loss']:.4f}  lr {values['lr']:.4g}  "
+            f"{values['img_s']:.0f} img/s  data {100 * values['wait']:.0f}%  left {left}"
+        )
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.n = step
+            self._bar.set_postfix_str(text, refresh=True)
+        else:
+            print(f"step {step}/{self.total}  {text}", flush=True)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        elif self._show:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

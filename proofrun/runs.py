@@ -1,0 +1,216 @@
+"""What one run is: its name, and the plan that launch writes and every rank reads. Torch-free.
+
+The run name is the key of the project: script stem = log folder = report row.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import yaml
+from pydantic import ValidationError
+
+from proofrun.errors import OverrideError, RecipeError, RunNameError
+from proofrun.recipe import (
+    Precision,
+    Recipe,
+    Strict,
+    deep_merge,
+    explain,
+    first_error,
+    load_recipe,
+    parse_yaml,
+    validate_recipe,
+)
+
+DeviceKind = Literal["MLU", "NPU", "GPU", "CPU"]
+Task = Literal["Train", "Infer"]
+
+_NAME = re.compile(
+    r"(?P<model>[A-Za-z0-9]+)(-(?P<data>[A-Za-z0-9]+))?_(?P<precision>FP32|TF32|AMP|BF16|FP16)"
+    r"(_(?P<epochs>[1-9]\d*)E)?_(?P<cards>[1-9]\d*)(?P<device>MLU|NPU|GPU|CPU)(?P<plural>s?)"
+    r"_(?P<task>Train|Infer)"
+)
+
+
+class RunName(NamedTuple):
+    """`<Model>[-<Data>]_<Precision>[_<Epochs>E]_<N><Device>[s]_<Train|Infer>`.
+
+    No data name means ImageNet; a Train name has epochs, an Infer name has none.
+    """
+
+    model: str
+    data: str
+    precision: Precision
+    epochs: int | None
+    cards: int
+    device: DeviceKind
+    task: Task
+
+    @classmethod
+    def parse(cls, text: str) -> RunName:
+        """Raises RunNameError when `text` is not such a name."""
+        found = _NAME.fullmatch(text)
+        if found:
+            part = found.groupdict()
+            name = cls(
+                part["model"],
+                part["data"] or "ImageNet",
+                cast(Precision, part["precision"]),
+                int(part["epochs"]) if part["epochs"] else None,
+                int(part["cards"]),
+                cast(DeviceKind, part["device"]),
+                cast(Task, part["task"]),
+            )
+            if str(name) == text:  # one spelling: `8MLUs`, `1MLU`, epochs with Train only
+                return name
+        raise RunNameError(
+            f"{text!r} is no run name: it reads like Inceptionv2_AMP_100E_8MLUs_Train "
+            "or GoogLeNet_FP16_1NPU_Infer"
+        )
+
+    def __str__(self) -> str:
+        data = "" if self.data == "ImageNet" else f"-{self.data}"
+        epochs = f"_{self.epochs}E" if self.task == "Train" else ""
+        cards = f"{self.cards}{self.device}{'s' if self.cards > 1 else ''}"
+        return f"{self.model}{data}_{self.precision}{epochs}_{cards}_{self.task}"
+
+
+def find_recipe(name: RunName, recipes_dir: Path) -> tuple[Path, Recipe]:
+    """The recipe folder of a run and its recipe for the run's data set.
+
+    Raises RunNameError with the nearest declared names, RecipeError when a recipe is not valid.
+    """
+    declared: list[str] = []
+    for path in sorted(recipes_dir.glob("*/recipe.yaml")):
+        for data, recipe in load_recipe(path).items():
+            if str(name) in recipe.runs:
+                if data != name.data or recipe.name != name.model:
+                    raise RecipeError(f"{path}: run {name} is declared under {recipe.name}-{data}")
+                return path.parent, recipe
+            declared += recipe.runs
+    near = difflib.get_close_matches(str(name), declared, n=3, cutoff=0.0)
+    raise RunNameError(f"no recipe declares {name}; the nearest are {', '.join(near) or 'none'}")
+
+
+class World(Strict):
+    """How many ranks, where: `cards` on each of `nodes` machines."""
+
+    cards: int
+    nodes: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.cards * self.nodes
+
+
+Purpose = Literal["full", "throughput"]
+
+
+class Plan(Strict):
+    """Everything that decides a run's result. Written to `<run>/recipe.yaml`; ranks read only this.
+
+    `max_steps` with purpose "throughput" ends a run after so many steps: it enters the throughput
+    table only. `overrides` are the extra flags: any of them keeps the run out of headline tables.
+    """
+
+    run: str
+    recipe_dir: str
+    recipe: Recipe
+    precision: Precision
+    world: World
+    device: DeviceKind
+    seed: int
+    loader: Literal["dali", "torchvision", "synthetic"] = "dali"
+    purpose: Purpose = "full"
+    max_steps: int | None = None
+    log_interval: int = 10
+    overrides: dict[str, Any] = {}
+    data_dir: str
+    data_hash: str
+
+    @property
+    def name(self) -> RunName:
+        return RunName.parse(self.run)
+
+    @property
+    def per_card_batch(self) -> int:
+        return self.recipe.batch.on(self.world.size)
+
+    @property
+    def global_batch(self) -> int:
+        return self.per_card_batch * self.world.size
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate, after the recipe's rule for the global batch."""
+        return self.recipe.optimizer.lr.at(self.global_batch)
+
+    def config_hash(self) -> str:
+        """sha256 of what must be equal for a resume: recipe, overrides, data, precision, loader.
+
+        Claims, sources and names say nothing about the computation, and the world may change.
+        """
+        recipe = self.recipe.model_dump(
+            mode="json",
+            exclude={"claims", "sources", "references", "conflicts", "runs", "paper", "marks_s"},
+        )
+        parts = {
+            "recipe": recipe,
+            "marks_s": list(self.recipe.marks_s),
+            "overrides": self.overrides,
+            "data": self.data_hash,
+            "precision": self.precision,
+            "loader": self.loader,
+            "purpose": self.purpose,
+            "max_steps": self.max_steps,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        plain = self.model_dump(mode="json", by_alias=True)
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+
+    @classmethod
+    def load(cls, path: Path) -> Plan:
+        """Read a plan that launch wrote. Raises RecipeError."""
+        try:
+            plain = parse_yaml(path.read_text(encoding="utf-8"))
+            return cls.model_validate_json(json.dumps(plain))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise RecipeError(f"{path}: not a run's resolved recipe: {reason}") from None
+
+
+def apply_overrides(recipe: Recipe, pairs: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
+    """Lay `section.key=value` flags over a recipe: (recipe, {key: value as read}).
+
+    Values are YAML (`0.02`, `[0.5, 1]`, `null`). Raises OverrideError with the nearest valid key.
+    """
+    raw = recipe.model_dump(mode="json", by_alias=True)
+    applied: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise OverrideError(f"--set {pair}: write it as --set optimizer.lr.base=0.02")
+        try:
+            value = parse_yaml(text)
+        except yaml.YAMLError:
+            raise OverrideError(f"--set {pair}: {text!r} is no YAML value") from None
+        change: Any = value
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        raw = deep_merge(raw, change)
+        applied[key] = value
+    try:
+        return validate_recipe(raw), applied
+    except ValidationError as error:
+        first = first_error(error)
+        where = ".".join(str(part) for part in first["loc"])
+        raise OverrideError(f"--set: {where}: {explain(first)}") from None

@@ -1,0 +1,251 @@
+"""One rank's life: plan, device, last checkpoint, training, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from proofrun import checkpoint, events
+from proofrun.data import Shard, open_train
+from proofrun.data.lists import ImageList, read_split
+from proofrun.data.synthetic import synthetic_list
+from proofrun.device import Device
+from proofrun.errors import CheckpointError, Exit, ProofrunError, ResumeError, one_line
+from proofrun.evaluate import Inputs
+from proofrun.models import build_model
+from proofrun.optim import Stepper, build_optimizer, build_scaler
+from proofrun.progress import Progress
+from proofrun.runs import Plan
+from proofrun.status import Status, read_provenance
+from proofrun.train import Job, TrainState, Window, train
+
+
+def run_rank(run_dir: Path, signals: list[int]) -> Exit:
+    """Train one rank of the run in `run_dir`; errors become a status and an exit code.
+
+    `signals` is filled by the handler of SIGTERM and SIGINT.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    job: Job | None = None
+    try:
+        plan = Plan.load(run_dir / "recipe.yaml")
+        job = open_job(plan, run_dir, signals)
+        code = train(job)
+        message = "finished" if code is Exit.OK else "stopped by a signal; the same command goes on"
+        weights = checkpoint.state_hash(job.state.model.state_dict())
+        _leave(job, run_dir, rank, code, message, weights)
+        job.device.close()
+        return code
+    except ProofrunError as error:
+        code, message = error.exit_code, one_line(error)
+    except Exception as error:
+        traceback.print_exc()
+        code, message = Exit.INTERNAL, f"{type(error).__name__}: {one_line(error)}"
+    _leave(job, run_dir, rank, code, message, None)
+    return code
+
+
+def _leave(
+    job: Job | None, run_dir: Path, rank: int, code: Exit, message: str, weights: str | None
+) -> None:
+    """Write this rank's status, and on rank 0 the last events."""
+    status = Status(code=int(code), message=message, rank=rank, t_wall=time.time())
+    if job is not None:
+        job.progress.close()
+        if job.writer is not None:
+            place: dict[str, Any] = {"step": job.state.step, "epoch": job.epoch}
+            try:
+                if status.status == "failed" or code not in (Exit.OK, Exit.INTERRUPTED):
+                    job.writer.write(
+                        events.Fault, **place, code=code, name=code.name, message=message, rank=rank
+                    )
+                job.writer.write(
+                    events.RunEnd,
+                    **place,
+                    status=status.status,
+                    code=code,
+                    message=message,
+                    weights_hash=weights,
+                )
+            except ProofrunError as error:  # a full disk: the status below may still fit
+                print(one_line(error), file=sys.stderr)
+    status.write(run_dir)
+
+
+def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
+    """Everything a rank needs before its first step, at the state of the newest checkpoint.
+
+    Raises DeviceError, DataError, CheckpointError, ResumeError.
+    """
+    start = os.environ.get("PROOFRUN_STARTED")
+    clock = events.Clock(float(start) if start else None)
+    device = Device(plan.device, plan.precision, plan.recipe.precision)
+    data = plan.recipe.data
+    train_list, val_list = open_lists(plan)
+    shard = Shard(
+        rank=device.rank,
+        world=device.world,
+        threads=int(os.environ.get("PROOFRUN_LOADER_THREADS", "1")),
+        device_id=device.dali_device_id,
+    )
+
+    torch.manual_seed(plan.seed)
+    model = build_model(Path(plan.recipe_dir), data.classes, dict(plan.recipe.model.options))
+    model = model.to(device.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = sum(p.numel() for p in model.parameters())
+    optimizer = build_optimizer(model, plan.recipe.optimizer, device)
+    stepper = Stepper(optimizer, build_scaler(device.amp, device), device)
+    torch.manual_seed(plan.seed * 10_007 + device.rank)  # dropout differs between ranks
+
+    saved = _newest(run_dir, device, plan)
+    own = saved["ranks"][device.rank] if saved else None
+    loader = open_train(
+        plan.loader,
+        train_list,
+        data.train,
+        plan.per_card_batch,
+        shard,
+        plan.seed,
+        state=own["loader"] if own else None,
+    )
+    state = TrainState(model=model, stepper=stepper, loader=loader)
+    if saved and own:
+        model.load_state_dict(saved["model"] | own["buffers"], strict=True)
+        stepper.load_state(saved["stepper"])
+        device.set_rng_state(own["rng"])
+        state.step = saved["meta"]["step"]
+        state.best_top1 = saved["meta"]["best_top1"]
+        state.marks_done = saved["meta"]["marks_done"]
+    writer = events.EventWriter(run_dir / "events.jsonl", clock) if device.rank == 0 else None
+    job = Job(
+        plan=plan,
+        run_dir=run_dir,
+        device=device,
+        state=state,
+        net=_wrap(model, device),
+        inputs=Inputs(data.normalize, device.torch_device),
+        val=val_list,
+        shard=shard,
+        clock=clock,
+        writer=writer,
+        progress=Progress(
+            show=device.rank == 0,
+            bar=os.environ.get("PROOFRUN_PROGRESS") == "bar",
+            total_steps=0,
+            done=state.step,
+            columns=int(os.environ.get("COLUMNS", "100")),
+        ),
+        window=Window(
+            plan.log_interval,
+            device.torch_device,
+            run_dir / "iters.jsonl" if device.rank == 0 else None,
+        ),
+        signals=signals,
+        first_step=state.step,
+    )
+    job.progress.total = job.total_steps
+    if writer is not None:
+        _announce(job, writer, parameters, saved)
+    return job
+
+
+def open_lists(plan: Plan) -> tuple[ImageList, ImageList]:
+    """The train and the validation list of a run. Raises DataError."""
+    data = plan.recipe.data
+    if plan.loader == "synthetic":
+        return (
+            synthetic_list(data.train_images, data.classes),
+            synthetic_list(data.val_images, data.classes),
+        )
+    root = Path(plan.data_dir)
+    return read_split(root, "train", data.classes), read_split(root, "val", data.classes)
+
+
+def _wrap(model: nn.Module, device: Device) -> nn.Module:
+    """DDP where there are several ranks. Each rank keeps its own BN statistics."""
+    if device.world == 1:
+        return model
+    ids = None if device.kind == "CPU" else [device.local_rank]
+    return DistributedDataParallel(
+        model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
+
+
+def _newest(run_dir: Path, device: Device, plan: Plan) -> dict[str, Any] | None:
+    """The newest good checkpoint, read by rank 0 and handed to all; None for a fresh start."""
+    found: dict[str, Any] | ProofrunError | None = None
+    if device.rank == 0:
+        try:
+            found = _read_newest(run_dir, device.world, plan)
+        except ProofrunError as error:
+            found = error
+    found = device.from_rank0(found)
+    if isinstance(found, ProofrunError):
+        raise found
+    return found
+
+
+def _read_newest(run_dir: Path, world: int, plan: Plan) -> dict[str, Any] | None:
+    remarks: list[str] = []
+    folder = run_dir / "checkpoints"
+    path = checkpoint.newest(folder, remarks)
+    for remark in remarks:
+        print(f"proofrun: {remark}: skipped", flush=True)
+    if path is None:
+        if remarks:
+            raise CheckpointError(f"{folder}: no checkpoint can be loaded; start over with --new")
+        return None
+    model, train_state, meta = checkpoint.load(path)
+    if meta["config_hash"] != plan.config_hash():
+        raise ResumeError(f"{path} belongs to another recipe, override or data; use --new")
+    if meta["world"] != world:
+        raise ResumeError(f"{path} was written by {meta['world']} ranks, this run has {world}")
+    return {"model": model, **train_state, "meta": meta, "path": path, "remarks": remarks}
+
+
+def _announce(
+    job: Job, writer: events.EventWriter, parameters: int, saved: dict[str, Any] | None
+) -> None:
+    """The first events of a process: what it runs, and from where it goes on."""
+    plan, device = job.plan, job.device
+    place: dict[str, Any] = {"step": job.state.step, "epoch": job.epoch}
+    before = writer.last
+    if before is not None:  # what earlier processes spent, lost steps included
+        job.clock.go_on_from(before.wall_s, before.mark_s, before.train_s)
+    writer.write(
+        events.RunStart,
+        **place,
+        run=plan.run,
+        number=int(job.run_dir.name),
+        plan=plan.model_dump(mode="json", by_alias=True),
+        overrides=plan.overrides,
+        config_hash=plan.config_hash(),
+        provenance=read_provenance(job.run_dir),
+        world_size=device.world,
+        nodes=plan.world.nodes,
+        device=device.kind,
+        device_name=device.name,
+        per_card_batch=plan.per_card_batch,
+        global_batch=plan.global_batch,
+        lr=plan.lr,
+        steps_per_epoch=job.steps_per_epoch,
+        parameters=parameters,
+        amp_dtype=device.amp.dtype if device.amp else None,
+    )
+    if before is not None:
+        writer.write(
+            events.Resume,
+            **place,
+            from_seq=saved["meta"]["seq"] if saved else -1,
+            from_step=job.state.step,
+            path=str(saved["path"].relative_to(job.run_dir)) if saved else "",
+            remarks=saved["remarks"] if saved else ["no checkpoint yet: from the start"],
+        )

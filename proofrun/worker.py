@@ -1,0 +1,31 @@
+"""Entry of one rank: `python -m proofrun.worker RUN_DIR`, started by torchrun.
+
+The signal handlers are in place before torch is imported, which takes seconds: a SIGTERM in that
+time must not be lost.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from proofrun.errors import Exit
+
+
+def main(run_dir: Path) -> Exit:
+    """Train one rank; its exit code is that of the error table."""
+    received: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        received.append(number)
+
+    signal.signal(signal.SIGTERM, remember)
+    signal.signal(signal.SIGINT, remember)
+    from proofrun.session import run_rank
+
+    return run_rank(run_dir, received)
+
+
+if __name__ == "__main__":
+    sys.exit(int(main(Path(sys.argv[1]))))

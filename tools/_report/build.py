@@ -1,0 +1,138 @@
+"""From logs to the report: which runs enter which table, and which claims no run has met."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proofrun.errors import RecipeError
+from proofrun.recipe import Claim, Recipe, load_recipe
+
+from . import measure
+from .learn import accuracy_rows, mark_rows
+from .read import Logs, Run
+from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
+from .speed import throughput_rows
+from .verdict import Estimate, Judgement, Verdict
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the renderers show."""
+
+    logs: Logs
+    accuracy: list[AccuracyRow]
+    throughput: list[ThroughputRow]
+    mark: list[MarkRow]
+    others: list[Run]
+    recipes: list[Recipe]
+
+    @property
+    def rows(self) -> list[Row]:
+        return [*self.accuracy, *self.throughput, *self.mark]
+
+    @property
+    def judgements(self) -> list[Judgement]:
+        return [judgement for row in self.rows for judgement in row.judgements]
+
+    @property
+    def summary(self) -> str:
+        """`3 runs; claims: 1 reproduced, 2 n/a`."""
+        counts = Counter(judgement.verdict for judgement in self.judgements)
+        said = ", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v])
+        runs = len(self.logs.runs)
+        return f"{runs} run{'s' * (runs != 1)}; claims: {said or 'none applies'}"
+
+    @property
+    def all_reproduced(self) -> bool:
+        """The gate: at least one claim is shown, and every one shown is reproduced."""
+        verdicts = {judgement.verdict for judgement in self.judgements}
+        return verdicts == {Verdict.REPRODUCED}
+
+
+def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
+    """Measure and judge all runs. With `recipes_dir`, claims without a run become n/a rows."""
+    full = measure.groups([run for run in logs.runs if measure.counts_for_accuracy(run)])
+    timed = [run for run in logs.runs if measure.counts_for_throughput(run)]
+    others = [run for run in logs.runs if run not in timed]
+    report = Report(
+        logs,
+        [row for group in full for row in accuracy_rows(group)],
+        throughput_rows(timed),
+        [row for group in full for row in mark_rows(group)],
+        others,
+        _recipes([run.plan.recipe for run in logs.runs]),
+    )
+    if recipes_dir is not None:
+        declared = [r for p in sorted(recipes_dir.glob("*/recipe.yaml")) for r in _load(p)]
+        report.recipes[:] = _recipes([*report.recipes, *declared])
+        _add_unrun(report)
+    return report
+
+
+def _load(path: Path) -> Iterable[Recipe]:
+    try:
+        return load_recipe(path).values()
+    except RecipeError:
+        return []  # a recipe that does not load has its own test and its own command
+
+
+def _recipes(recipes: Sequence[Recipe]) -> list[Recipe]:
+    """One recipe for each network and data set, the first of its kind."""
+    found: dict[tuple[str, str], Recipe] = {}
+    for recipe in recipes:
+        found.setdefault((recipe.name, recipe.data.name), recipe)
+    return list(found.values())
+
+
+def _add_unrun(report: Report) -> None:
+    """n/a rows for the claims of all known recipes that no row judged."""
+    judged = {
+        (row.model, row.data, _claim_key(judgement.claim))
+        for row in report.rows
+        for judgement in row.judgements
+    }
+    missing = "no finished run under the claim's conditions in these logs"
+    marks: dict[tuple[object, ...], MarkRow] = {}
+    for recipe in report.recipes:
+        for claim in recipe.claims:
+            if (recipe.name, recipe.data.name, _claim_key(claim)) in judged:
+                continue
+            judgement = Judgement(claim, Estimate(None, 0, None), Verdict.NA, missing)
+            row = Row(recipe.name, recipe.data.name, claim.precision or "any", "", claim.hardware)
+            same = {**vars(row), "judgements": [judgement]}
+            if claim.metric in ("top1", "top5"):
+                report.accuracy.append(
+                    AccuracyRow(
+                        **same,
+                        epochs=claim.epochs,
+                        cards=claim.cards,
+                        global_batch=claim.global_batch,
+                        protocol=claim.eval_protocol or "",
+                    )
+                )
+            elif claim.metric in ("throughput", "scaling"):
+                report.throughput.append(ThroughputRow(**same))
+            else:
+                key = (recipe.name, recipe.data.name, claim.mark_s, claim.precision, claim.cards)
+                if key in marks:
+                    marks[key].judgements.append(judgement)
+                else:
+                    run = f"{recipe.name} on {claim.cards} × {claim.hardware}"
+                    marks[key] = MarkRow(**same, run=run, target_s=claim.mark_s)
+                    report.mark.append(marks[key])
+
+
+def _claim_key(claim: Claim) -> tuple[object, ...]:
+    return (
+        claim.metric,
+        claim.precision,
+        claim.cards,
+        claim.global_batch,
+        claim.epochs,
+        claim.eval_protocol,
+        claim.mark_s,
+        claim.hardware,
+    )

@@ -1,0 +1,174 @@
+"""Cells: the formatted lines of a table, each with its log lines and its reasoning."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from . import units
+from .measure import Measure
+from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
+from .verdict import Judgement, Verdict
+
+SYMBOL = {
+    Verdict.REPRODUCED: "✓",
+    Verdict.NOT_REPRODUCED: "✗",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.NA: "–",
+    Verdict.DIFFERENT_HARDWARE: "≠",
+}
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Span:
+    """One line of a cell. `sources` are the log lines of its number, `why` the reasoning."""
+
+    text: str
+    verdict: Verdict | None = None
+    sources: tuple[str, ...] = ()
+    why: str = ""
+    muted: bool = False
+
+
+Cell = tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """`continued`: belongs to the row above."""
+
+    cells: tuple[Cell, ...]
+    continued: bool = False
+
+
+@dataclass
+class Grid:
+    """One formatted table; `reasons` are (what, verdict or None, one line) for under it."""
+
+    key: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: list[GridRow] = field(default_factory=list)
+    reasons: list[tuple[str, Verdict | None, str]] = field(default_factory=list)
+    empty: str = "none"
+
+    def dense(self) -> Grid:
+        """Without the columns that say nothing in any row."""
+        kept = [
+            i
+            for i in range(len(self.columns))
+            if any(span.text not in ("", NONE) for row in self.rows for span in row.cells[i])
+        ]
+        rows = [GridRow(tuple(row.cells[i] for i in kept), row.continued) for row in self.rows]
+        columns = tuple(self.columns[i] for i in kept)
+        return Grid(self.key, self.title, columns, rows, self.reasons, self.empty)
+
+    def without_constants(self) -> tuple[Grid, str]:
+        """For narrow screens: text columns with one value in all rows become words beside it."""
+        told = [i for i, column in enumerate(self.columns) if not column.numeric]
+        told = [i for i in told if len({row.cells[i] for row in self.rows}) == 1]
+        told = [i for i in told if [s.verdict for s in self.rows[0].cells[i]] == [None]]
+        said = [f"{self.columns[i].title}: {self.rows[0].cells[i][0].text}" for i in told]
+        kept = [i for i in range(len(self.columns)) if i not in told]
+        rows = [GridRow(tuple(row.cells[i] for i in kept), row.continued) for row in self.rows]
+        columns = tuple(self.columns[i] for i in kept)
+        grid = Grid(self.key, self.title, columns, rows, self.reasons, self.empty)
+        return grid, " · ".join(said)
+
+
+def clean(text: object) -> str:
+    """One line of printable text: logs may hold control characters and newlines."""
+    words = " ".join(str(text).split())
+    return "".join(c for c in words if unicodedata.category(c)[0] != "C")
+
+
+def cell(text: object, sources: tuple[str, ...] = (), why: str = "") -> Cell:
+    return (Span(clean(text), sources=sources, why=why),)
+
+
+def precision(row: Row) -> str:
+    """`AMP (bfloat16)`: what mixed precision was on this device."""
+    return f"{row.precision} ({row.amp_dtype})" if row.amp_dtype else row.precision
+
+
+def conditions(row: Row) -> str:
+    """A row in a few words, for reasons and cards."""
+    words = [row.model, row.data, precision(row)]
+    if isinstance(row, AccuracyRow):
+        words += [f"{row.epochs} epochs", cards_text(row.cards, row.device), row.protocol]
+    elif isinstance(row, ThroughputRow):
+        words += [row.device]
+    elif isinstance(row, MarkRow) and row.target_s is not None:
+        return clean(f"{row.run}, mark at {units.seconds(row.target_s)}")
+    return clean(", ".join(word for word in words if word))
+
+
+def claim_name(judgement: Judgement) -> str:
+    """`img/s on 8`, `top1`, `top1_acc`."""
+    claim = judgement.claim
+    name = units.title(claim.metric)
+    on_cards = claim.metric in ("throughput", "scaling")
+    return f"{name} on {claim.cards}" if on_cards else name
+
+
+def cards_text(cards: int | None, device: str) -> str:
+    return f"{cards} {device}".strip() if cards is not None else "any cards"
+
+
+def value_cell(metric: str, measured: Measure | None) -> Cell:
+    if measured is None or measured.value is None:
+        return cell("n/a")
+    text = units.number(metric, measured.value)
+    if measured.spread is not None:
+        text += f" ± {units.number(metric, measured.spread)}"
+    return cell(text, measured.sources)
+
+
+def bound_text(judgement: Judgement) -> str:
+    claim = judgement.claim
+    return units.bound(claim.metric, claim.direction, claim.value)
+
+
+def _label(judgement: Judgement) -> str:
+    label = judgement.claim.label
+    return "" if label == "published" else f", {clean(label)}"
+
+
+def verdict_span(judgement: Judgement, prefix: str = "") -> Span:
+    text = f"{prefix}{SYMBOL[judgement.verdict]} {judgement.verdict}"
+    ratio = judgement.ratio
+    if judgement.verdict == Verdict.DIFFERENT_HARDWARE and ratio is not None:
+        text += f" ({units.ratio(ratio)})"
+    why = clean(judgement.reason)
+    return Span(text, judgement.verdict, judgement.estimate.sources, why)
+
+
+def claim_cells(row: Row) -> tuple[Cell, Cell]:
+    """The claim and verdict cells: one line for each claim that was judged."""
+    if not row.judgements:
+        return cell("no claim applies"), cell(NONE)
+    claims = [f"{claim_name(j)} {bound_text(j)}{_label(j)}" for j in row.judgements]
+    several = len(row.judgements) > 1
+    return (
+        tuple(Span(text) for text in claims),
+        tuple(verdict_span(j, f"{claim_name(j)}: " if several else "") for j in row.judgements),
+    )
+
+
+def reasons(rows: Sequence[Row]) -> list[tuple[str, Verdict | None, str]]:
+    found: list[tuple[str, Verdict | None, str]] = []
+    for row in rows:
+        what = conditions(row)
+        for j in row.judgements:
+            note = f" (claim: {clean(j.claim.note)})" if j.claim.note else ""
+            found.append((f"{what}: {claim_name(j)}", j.verdict, clean(j.reason) + note))
+        found += [(what, None, clean(note)) for note in row.notes]
+    return found

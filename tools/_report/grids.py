@@ -1,0 +1,241 @@
+"""The rows as formatted tables: every renderer shows these and formats no number of its own."""
+
+from __future__ import annotations
+
+import math
+
+from . import measure, units
+from .build import Report
+from .cells import (
+    NONE,
+    Cell,
+    Column,
+    Grid,
+    GridRow,
+    Span,
+    bound_text,
+    cards_text,
+    cell,
+    claim_cells,
+    conditions,
+    precision,
+    reasons,
+    value_cell,
+    verdict_span,
+)
+from .measure import MARK_METRICS, State, Throughput
+from .rows import AccuracyRow, MarkRow, ThroughputRow
+from .verdict import Verdict
+
+
+def grids(report: Report) -> list[Grid]:
+    """The three tables, the runs that entered none, and published results of others."""
+    return [
+        _accuracy(report.accuracy),
+        _throughput(report.throughput),
+        _mark(report.mark),
+        _others(report),
+        _references(report),
+    ]
+
+
+def _accuracy(rows: list[AccuracyRow]) -> Grid:
+    names = "Model Data Precision Epochs Cards Device top1_% top5_% n Images Protocol Claim Verdict"
+    numeric = {"Epochs", "top1_%", "top5_%", "n", "Images"}
+    columns = [Column(name.replace("_", " "), name in numeric) for name in names.split()]
+    grid = Grid("accuracy", "Accuracy", (*columns, Column("Flags")), empty="no finished run")
+    for row in rows:
+        found = row.accuracy
+        images = "n/a"
+        if found and found.count is not None:
+            part = "" if found.complete else f" of {found.listed:,}"
+            images = f"{found.count:,}{part}"
+        cells = (
+            cell(row.model),
+            cell(row.data),
+            cell(precision(row)),
+            cell(row.epochs if row.epochs is not None else NONE),
+            cell(cards_text(row.cards, row.device)),
+            cell(row.device_name),
+            value_cell("top1", found.top1 if found else None),
+            value_cell("top5", found.top5 if found else None),
+            cell(found.top1.n if found else 0),
+            cell(images, found.top1.sources if found else ()),
+            cell(row.protocol),
+            *claim_cells(row),
+            cell(", ".join(row.flags) or NONE),
+        )
+        grid.rows.append(GridRow(cells))
+    grid.reasons = reasons(rows)
+    grid.reasons += [r for row in rows for r in _binomial(row)]
+    return grid
+
+
+def _binomial(row: AccuracyRow) -> list[tuple[str, Verdict | None, str]]:
+    """The evaluation's own error, for readers; it is no part of the verdict."""
+    found = row.accuracy
+    if found is None or found.top1.value is None or not found.count:
+        return []
+    p = found.top1.value / 100
+    error = 100 * math.sqrt(p * (1 - p) / found.count)
+    said = f"binomial standard error of top1 on {found.count:,} images: {error:.2f} points"
+    return [(conditions(row), None, f"{said}; shown, not part of the verdict")]
+
+
+def _rate(found: Throughput | None) -> Cell:
+    if found is None:
+        return cell("n/a")
+    low, high = units.number("throughput", found.q25), units.number("throughput", found.q75)
+    sources = found.rate.sources
+    quartiles = Span(f"[{low} – {high}]", None, sources, "interquartile range of windows", True)
+    return (*value_cell("throughput", found.rate), quartiles)
+
+
+def _both(one: float | None, many: float | None, cards: int | None, percent: bool) -> Cell:
+    """A ratio on 1 card and on N, a line each."""
+
+    def text(value: float) -> str:
+        return f"{100 * value:.1f} %" if percent else units.ratio(value)
+
+    found = [(1, one)] + ([(cards, many)] if cards else [])
+    return tuple(Span(f"{text(v)} on {n}") for n, v in found if v is not None) or cell(NONE)
+
+
+def _throughput(rows: list[ThroughputRow]) -> Grid:
+    columns = (
+        Column("Model"),
+        Column("Data"),
+        Column("Device"),
+        Column("Precision"),
+        Column("1 card, img/s", True),
+        Column("N", True),
+        Column("N cards, img/s", True),
+        Column("Scaling", True),
+        Column("vs FP32", True),
+        Column("Data wait", True),
+        Column("Claim"),
+        Column("Verdict"),
+        Column("Flags"),
+    )
+    grid = Grid("throughput", "Throughput", columns, empty="no finished run")
+    for row in rows:
+        one, many, cards = row.one, row.many, row.many_cards
+        sources = tuple(s for part in (one, many) if part for s in part.rate.sources)
+        scaling = f"{100 * row.scaling:.1f} %" if row.scaling is not None else "n/a"
+        wait = _both(
+            one.wait_share if one else None, many.wait_share if many else None, cards, percent=True
+        )
+        cells = (
+            cell(row.model),
+            cell(row.data),
+            cell(row.device_name),
+            cell(precision(row)),
+            _rate(one),
+            cell(cards if cards is not None else NONE),
+            _rate(many),
+            cell(scaling, sources),
+            _both(row.speedup_one, row.speedup_many, cards, percent=False),
+            wait,
+            *claim_cells(row),
+            cell(", ".join(row.flags) or NONE),
+        )
+        grid.rows.append(GridRow(cells))
+    grid.reasons = reasons(rows)
+    return grid
+
+
+def _mark(rows: list[MarkRow]) -> Grid:
+    columns = (
+        Column("Run"),
+        Column("n", True),
+        Column("State"),
+        *(Column(units.title(f"mark_{name}"), True) for name in MARK_METRICS),
+        Column("Flags"),
+    )
+    empty = "no finished run with a mark"
+    grid = Grid("mark", "Time mark", columns, empty=empty)
+    for row in rows:
+        target = units.seconds(row.target_s) if row.target_s is not None else "the mark"
+        first = (cell(row.run), cell(row.n), cell(f"at {target}"))
+        last = cell(", ".join(row.flags) or NONE)
+        grid.rows.append(GridRow((*first, *_state(row.at_mark), last)))
+        blank = (cell(""), cell(""))
+        if row.at_claim is not None:
+            state = (cell(f"at epoch {row.claim_epoch:g}"), *_state(row.at_claim))
+            grid.rows.append(GridRow((*blank, *state, cell("")), continued=True))
+        by_metric = {j.claim.metric.removeprefix("mark_"): j for j in row.judgements}
+        claims: list[Cell] = []
+        verdicts: list[Cell] = []
+        for name in MARK_METRICS:
+            j = by_metric.get(name)
+            claims.append(cell(bound_text(j).removesuffix(" epochs") if j else NONE))
+            verdicts.append((verdict_span(j),) if j else cell(NONE))
+        if not by_metric:
+            claims[0] = cell("no claim applies")
+        grid.rows.append(GridRow((*blank, cell("claim"), *claims, cell("")), continued=True))
+        if by_metric:
+            said = (*blank, cell("verdict"), *verdicts, cell(""))
+            grid.rows.append(GridRow(said, continued=True))
+    grid.reasons = reasons(rows)
+    return grid
+
+
+def _state(state: State | None) -> list[Cell]:
+    return [value_cell(name, state.metrics[name] if state else None) for name in MARK_METRICS]
+
+
+def _others(report: Report) -> Grid:
+    columns = (
+        Column("Run"),
+        Column("No."),
+        Column("Status"),
+        Column("Epoch", True),
+        Column("ce", True),
+        Column("top1 %", True),
+        Column("img/s", True),
+        Column("Flags"),
+        Column("Message"),
+    )
+    title = "Runs in no table above (in progress, failed, or flagged; not judged)"
+    grid = Grid("others", title, columns)
+    for run in report.others:
+        found = measure.so_far(run)
+        numbers = [
+            cell(units.number(metric, found[name].value), (found[name].source,))
+            if name in found
+            else cell(NONE)
+            for name, metric in (("ce", "ce"), ("top1", "top1"), ("images_per_s", "throughput"))
+        ]
+        done = f"{run.epochs_done:.2f} of {run.plan.recipe.schedule.epochs}"
+        status = "in progress" if run.status == "running" else run.status
+        start = (cell(run.plan.run), cell(run.number), cell(status), cell(done))
+        end = (cell(", ".join(measure.flags(run))), cell(run.message or NONE))
+        grid.rows.append(GridRow((*start, *numbers, *end)))
+    return grid
+
+
+def _references(report: Report) -> Grid:
+    columns = (
+        Column("Beside"),
+        Column("Network"),
+        Column("System"),
+        Column("top1 %", True),
+        Column("top5 %", True),
+        Column("img/s (cards)", True),
+        Column("Recipe"),
+    )
+    grid = Grid("references", "As published elsewhere (theirs, not measured here)", columns)
+    for recipe in report.recipes:
+        for other in recipe.references:
+            rates = [f"{rate:,.0f} ({n})" for n, rate in sorted(other.images_per_s.items())]
+            cells = (
+                cell(recipe.name),
+                cell(other.network),
+                cell(other.system),
+                cell(units.number("top1", other.top1) if other.top1 is not None else NONE),
+                cell(units.number("top5", other.top5) if other.top5 is not None else NONE),
+                cell(", ".join(rates) or NONE),
+                cell(other.recipe or NONE),
+            )
+            grid.rows.append(GridRow(cells))
+    return grid

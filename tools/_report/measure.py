@@ -1,0 +1,275 @@
+"""Measures of runs, each number with the log lines it comes from.
+
+Accuracy is correct/count of the last epoch's evaluation. Throughput is the median over the windows
+not marked as warm-up, data wait included. Means over repeats are made last.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from proofrun.events import Eval, Mark, Resume, Train
+
+from .read import Run
+
+EPOCH_SLACK = 1e-3  # epochs are logged with six digits
+
+
+class Sample(NamedTuple):
+    """One number of one run and where it stands ("file:line")."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number over the repeats of a run. `identical` repeats were left out as bit-equal."""
+
+    samples: tuple[Sample, ...] = ()
+    identical: int = 0
+
+    @property
+    def n(self) -> int:
+        return len(self.samples)
+
+    @property
+    def value(self) -> float | None:
+        """Mean over repeats; None without any."""
+        return statistics.fmean(s.value for s in self.samples) if self.samples else None
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation between repeats (n - 1); None for fewer than two."""
+        finite = self.n >= 2 and all(math.isfinite(s.value) for s in self.samples)
+        return statistics.stdev(s.value for s in self.samples) if finite else None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(s.source for s in self.samples)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Percent of `count` images; `listed` is how many the data set has."""
+
+    top1: Measure
+    top5: Measure
+    count: int | None
+    listed: int
+
+    @property
+    def complete(self) -> bool:
+        return self.count == self.listed
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """images/s of all cards. The rate has one sample a run; quartiles are over all windows."""
+
+    rate: Measure
+    q25: float
+    q75: float
+    windows: int
+    wait_share: float
+    cards: int
+    per_card_batch: int
+    steps_limit: int | None
+
+
+@dataclass(frozen=True)
+class State:
+    """A run's state at one moment: epoch, loss, ce, top1, top5 (percent), each over repeats."""
+
+    metrics: dict[str, Measure]
+    count: int | None
+    protocol: str | None
+
+
+MARK_METRICS = ("epoch", "loss", "ce", "top1", "top5")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Repeats: runs of one name, one configuration and one device, in order of their number."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def last(self) -> Run:
+        return self.runs[-1]
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """Repeats put together, in the order of first appearance."""
+    found: dict[tuple[str, str, str, int], list[Run]] = {}
+    for run in runs:
+        key = (run.plan.run, run.config_hash, run.device_name, run.cards)
+        found.setdefault(key, []).append(run)
+    return [Group(tuple(members)) for members in found.values()]
+
+
+def reached_end(run: Run) -> bool:
+    return run.epochs_done >= run.plan.recipe.schedule.epochs - EPOCH_SLACK
+
+
+def own_recipe(run: Run) -> bool:
+    """As the recipe says: no override, its own loader."""
+    return not run.plan.overrides and run.plan.loader == "dali"
+
+
+def counts_for_accuracy(run: Run) -> bool:
+    """Whether the run may enter the accuracy and mark tables."""
+    full = run.plan.purpose == "full" and run.plan.max_steps is None
+    return run.status == "finished" and full and own_recipe(run) and reached_end(run)
+
+
+def counts_for_throughput(run: Run) -> bool:
+    """Whether the run may enter the throughput table: also short runs made for it."""
+    short = run.status == "finished" and run.plan.purpose == "throughput" and own_recipe(run)
+    return counts_for_accuracy(run) or short
+
+
+def flags(run: Run) -> list[str]:
+    """What a reader must know about one run before comparing it."""
+    plan = run.plan
+    found = []
+    if plan.max_steps is not None:
+        found.append(f"{plan.max_steps} steps")
+    elif run.status == "finished" and reached_end(run):
+        found.append("complete")
+    else:
+        found.append("partial")
+    if run.of(Resume):
+        found.append("resumed")
+    if plan.overrides:
+        found.append("overridden")
+    if plan.loader != "dali":
+        found.append("synthetic" if plan.loader == "synthetic" else f"{plan.loader} loader")
+    labels = [claim.label for claim in plan.recipe.claims]
+    if plan.recipe.data.name == "Digits" or any(x.startswith("rehearsal") for x in labels):
+        found.append("rehearsal")
+    return found
+
+
+def accuracy(group: Group, protocol: str) -> Accuracy:
+    """The last epoch's accuracy under one evaluation protocol, over all repeats that have it."""
+    last: list[tuple[Eval, str]] = []
+    for run in group.runs:
+        evals = [
+            (e, source)
+            for e, source in run.of(Eval)
+            if e.protocol == protocol and e.why in ("epoch", "final") and e.count
+            if e.epoch >= run.plan.recipe.schedule.epochs - EPOCH_SLACK
+        ]
+        last += evals[-1:]
+    # Equal predictions on every image are one result computed twice: they show no spread.
+    found = {e.prediction_hash or source: (e, source) for e, source in reversed(last)}
+    identical = len(last) - len(found)
+    counts = [e.count for e, _ in found.values()]
+    return Accuracy(
+        Measure(tuple(Sample(100 * e.correct1 / e.count, s) for e, s in found.values()), identical),
+        Measure(tuple(Sample(100 * e.correct5 / e.count, s) for e, s in found.values()), identical),
+        min(counts, default=None),
+        max([group.last.plan.recipe.data.val_images, *(e.expected for e, _ in found.values())]),
+    )
+
+
+def window_rates(run: Run) -> list[tuple[Train, str, float]]:
+    """(event, source, images/s) of each window after warm-up that has a finite, positive time."""
+    return [
+        (e, source, e.images / e.window_s)
+        for e, source in run.of(Train)
+        if not e.warmup and math.isfinite(e.window_s) and e.window_s > 0 and e.images > 0
+    ]
+
+
+def throughput(runs: Sequence[Run]) -> Throughput | None:
+    """Throughput over repeats on equal cards; None where no run has a window after warm-up."""
+    measured = [(run, windows) for run in runs if (windows := window_rates(run))]
+    if not measured:
+        return None
+    samples = []
+    for run, windows in measured:
+        first, last = windows[0][1], windows[-1][1].rpartition(":")[2]
+        samples.append(Sample(float(np.median([r for *_, r in windows])), f"{first}-{last}"))
+        assert first.startswith(run.file)
+    every = [window for _, windows in measured for window in windows]
+    q25, q75 = np.percentile([rate for *_, rate in every], [25, 75])
+    run = measured[-1][0]
+    return Throughput(
+        rate=Measure(tuple(samples)),
+        q25=float(q25),
+        q75=float(q75),
+        windows=len(every),
+        wait_share=sum(e.data_wait_s for e, *_ in every) / sum(e.window_s for e, *_ in every),
+        cards=run.cards,
+        per_card_batch=run.start.per_card_batch if run.start else run.plan.per_card_batch,
+        steps_limit=run.plan.max_steps,
+    )
+
+
+def at_mark(group: Group, target_s: float) -> State:
+    """The state at one mark; without the mark, every measure is empty."""
+    marks = [m[-1] for run in group.runs if (m := _marks(run, target_s))]
+    metrics = {
+        name: Measure(tuple(Sample(getattr(mark, name), source) for mark, source in marks))
+        for name in MARK_METRICS
+    }
+    protocols = {mark.protocol for mark, _ in marks}
+    counts = [mark.count for mark, _ in marks]
+    protocol = protocols.pop() if len(protocols) == 1 else None
+    return State(metrics, min(counts, default=None), protocol)
+
+
+def _marks(run: Run, target_s: float) -> list[tuple[Mark, str]]:
+    return [(m, source) for m, source in run.of(Mark) if m.target_s == target_s]
+
+
+def at_epoch(group: Group, epoch: float, protocol: str) -> State:
+    """The state after `epoch` epochs: its evaluation, and the losses of the window before it."""
+    samples: dict[str, list[Sample]] = {name: [] for name in MARK_METRICS}
+    counts = []
+    for run in group.runs:
+        evals = [
+            (e, source)
+            for e, source in run.of(Eval)
+            if e.protocol == protocol and abs(e.epoch - epoch) < EPOCH_SLACK and e.count
+        ]
+        if not evals:
+            continue
+        e, at_eval = evals[-1]
+        samples["epoch"].append(Sample(e.epoch, at_eval))
+        samples["top1"].append(Sample(100 * e.correct1 / e.count, at_eval))
+        samples["top5"].append(Sample(100 * e.correct5 / e.count, at_eval))
+        counts.append(e.count)
+        before = [(t, s) for t, s in run.of(Train) if epoch - 1 < t.epoch <= epoch + EPOCH_SLACK]
+        if before:
+            window, at = before[-1]
+            samples["loss"].append(Sample(window.loss, at))
+            samples["ce"].append(Sample(window.ce, at))
+    metrics = {name: Measure(tuple(found)) for name, found in samples.items()}
+    return State(metrics, min(counts, default=None), protocol)
+
+
+def so_far(run: Run) -> dict[str, Sample]:
+    """The newest ce, top1 (its own protocol) and img/s of a run that enters no table."""
+    found = {}
+    windows = run.of(Train)
+    if windows:
+        found["ce"] = Sample(windows[-1][0].ce, windows[-1][1])
+    own = run.plan.recipe.data.eval[0].name
+    evals = [(e, source) for e, source in run.of(Eval) if e.protocol == own and e.count]
+    if evals:
+        e, source = evals[-1]
+        found["top1"] = Sample(100 * e.correct1 / e.count, source)
+    speed = throughput([run])
+    if speed:
+        found["images_per_s"] = speed.rate.samples[0]
+    return found

@@ -1,0 +1,212 @@
+"""Log folders to `Run` objects: what was planned, which events count, which line each stands on.
+
+Nothing here raises for what a file holds: a damaged line or folder becomes a `Rejected` that the
+report shows. Wrong paths on the command line are a `UsageError`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from proofrun.errors import ProofrunError, UsageError, one_line
+from proofrun.events import AnyEvent, Eval, Event, Fault, RunEnd, RunStart, effective, read_events
+from proofrun.runs import Plan, RunName
+
+Status = Literal["finished", "failed", "interrupted", "running"]
+E = TypeVar("E", bound=Event)
+
+
+class Rejected(NamedTuple):
+    """A line (or a whole file: line 0) that could not be used, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+    @property
+    def source(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class Located(NamedTuple):
+    """An event and its line number in events.jsonl, from 1."""
+
+    event: AnyEvent
+    line: int
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run folder. `folder` is relative to the logs root; `events` are those that count."""
+
+    folder: str
+    number: str
+    name: RunName
+    plan: Plan
+    events: tuple[Located, ...]
+    rejected: tuple[Rejected, ...]
+    status: Status
+    message: str
+
+    @property
+    def file(self) -> str:
+        return f"{self.folder}/events.jsonl"
+
+    def of(self, kind: type[E]) -> list[tuple[E, str]]:
+        """(event, "file:line") of every event of one kind, in order."""
+        return [(e, f"{self.file}:{n}") for e, n in self.events if isinstance(e, kind)]
+
+    @property
+    def start(self) -> RunStart | None:
+        """The run_start of the last process, or None before the first."""
+        starts = self.of(RunStart)
+        return starts[-1][0] if starts else None
+
+    @property
+    def device_name(self) -> str:
+        """As the driver calls it; two hosts in one run give both names."""
+        names = dict.fromkeys(start.device_name for start, _ in self.of(RunStart))
+        return " + ".join(names) or self.plan.device
+
+    @property
+    def cards(self) -> int:
+        return self.start.world_size if self.start else self.plan.world.size
+
+    @property
+    def global_batch(self) -> int:
+        return self.start.global_batch if self.start else self.plan.global_batch
+
+    @property
+    def config_hash(self) -> str:
+        return self.start.config_hash if self.start else self.plan.config_hash()
+
+    @property
+    def epochs_done(self) -> float:
+        return max((e.epoch for e, _ in self.events), default=0.0)
+
+
+class Logs(NamedTuple):
+    """Everything that was found under the given paths."""
+
+    root: Path
+    runs: list[Run]
+    rejected: list[Rejected]
+
+
+def read_logs(paths: Sequence[Path]) -> Logs:
+    """All runs under `paths` (log folders or single run folders). Raises UsageError for none."""
+    for path in paths:
+        if not path.is_dir():
+            raise UsageError(f"{path}: no such folder; give the folder with logs or one run folder")
+    folders = list({f.resolve(): f for path in paths for f in _run_folders(path)}.values())
+    if not folders:
+        shown = ", ".join(str(p) for p in paths)
+        raise UsageError(
+            f"{shown}: no run found (logs/<run name>/<NNN>/events.jsonl); make one with "
+            "`bash run_scripts/quickstart.sh`"
+        )
+    # `.` in a given path must not hide the two folder levels above a run.
+    root = folders[0].resolve().parent.parent
+    runs: list[Run] = []
+    rejected: list[Rejected] = []
+    for folder in folders:
+        shown = Path(os.path.relpath(folder.resolve(), root)).as_posix()
+        found = _read_run(folder, shown)
+        if isinstance(found, Rejected):
+            rejected.append(found)
+        else:
+            runs.append(found)
+            rejected += found.rejected
+    return Logs(root, sorted(runs, key=lambda run: (run.plan.run, run.number)), rejected)
+
+
+def _run_folders(path: Path) -> Iterator[Path]:
+    for folder, below, files in os.walk(path):
+        numbered = re.fullmatch(r"\d{3,}", Path(folder).resolve().name)
+        if "events.jsonl" in files or (numbered and {"recipe.yaml", "status.json"} & set(files)):
+            below.clear()  # checkpoints lie in there
+            yield Path(folder)
+        below.sort()
+
+
+def _read_run(folder: Path, shown: str) -> Run | Rejected:
+    """`shown`: the folder's name in the report."""
+    events: list[Located] = []
+    rejected: list[Rejected] = []
+    file = f"{shown}/events.jsonl"
+    try:
+        for line, event in read_events(folder / "events.jsonl"):
+            reason = event if isinstance(event, str) else _impossible(event)
+            if isinstance(event, str) or reason:
+                rejected.append(Rejected(file, line, reason))
+            else:
+                events.append(Located(event, line))
+    except FileNotFoundError:
+        pass  # launch made the folder and no rank has come to its first line
+    except OSError as error:
+        rejected.append(Rejected(file, 0, error.strerror or "cannot be read"))
+    line_of = {id(event): line for event, line in events}
+    kept = [Located(event, line_of[id(event)]) for event in effective(e for e, _ in events)]
+    try:
+        plan = _plan(folder, kept)
+        name = RunName.parse(plan.run)
+        assert plan.global_batch
+    except (ProofrunError, ValidationError) as error:
+        return Rejected(f"{shown}/recipe.yaml", 0, one_line(error)[:300])
+    status, message = _status(folder, kept)
+    number = Path(shown).name
+    return Run(shown, number, name, plan, tuple(kept), tuple(rejected), status, message)
+
+
+def _plan(folder: Path, events: Sequence[Located]) -> Plan:
+    """From recipe.yaml, else from run_start, which carries a copy."""
+    try:
+        return Plan.load(folder / "recipe.yaml")
+    except ProofrunError:
+        starts = [e for e, _ in events if isinstance(e, RunStart)]
+        if not starts:
+            raise
+        return Plan.model_validate_json(json.dumps(starts[-1].plan))
+
+
+def _impossible(event: AnyEvent) -> str:
+    """Why an event of valid form cannot be true, or ""."""
+    if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
+        return (
+            f"eval: {event.correct1} and {event.correct5} correct of {event.count} is not possible"
+        )
+    return ""
+
+
+def _status(folder: Path, events: Sequence[Located]) -> tuple[Status, str]:
+    """The run's status and message: what rank 0 wrote last, and what launch left in status.json."""
+    file = folder / "status.json"
+    noted: tuple[Status, str] | None = None
+    stale = False
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8", errors="replace"))
+        if plain["status"] in ("finished", "failed", "interrupted"):
+            noted = (plain["status"], str(plain.get("message", "")))
+        # A process that goes on after an interruption writes events and leaves the old file.
+        stale = file.stat().st_mtime < (folder / "events.jsonl").stat().st_mtime
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    last = events[-1].event if events else None
+    if isinstance(last, RunEnd):
+        if last.status == "finished" and noted and noted[0] == "failed":
+            return noted  # another rank died after rank 0 had finished
+        return last.status, last.message
+    if noted and not stale:
+        # "finished" without its last line: the file is incomplete, so the run is not evidence.
+        unfinished: Status = "interrupted" if noted[0] == "finished" else noted[0]
+        return unfinished, noted[1]
+    faults = [e.message for e, _ in events if isinstance(e, Fault)]
+    return "running", faults[-1] if faults else ""

@@ -1,0 +1,148 @@
+"""Rows of the throughput table: 1 card beside N cards, scaling, and mixed precision's speed-up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from . import measure
+from .measure import Group, Throughput
+from .read import Run
+from .rows import (
+    ThroughputRow,
+    add_flag,
+    add_judgement,
+    estimate,
+    flag_repeats,
+    identity,
+)
+from .verdict import Estimate, Facts
+
+SUPER_LINEAR = 1.02  # above this, scaling is remarked on
+
+
+@dataclass
+class _Series:
+    """All runs that differ in the number of cards only: {cards: runs}."""
+
+    precision: str
+    comparable: tuple[str, ...]
+    cells: dict[int, list[Run]] = field(default_factory=dict)
+
+    def at(self, cards: int) -> Throughput | None:
+        return measure.throughput(self.cells.get(cards, []))
+
+
+def throughput_rows(runs: Sequence[Run]) -> list[ThroughputRow]:
+    """One row for each series and each number of cards above 1."""
+    found: dict[tuple[str, ...], _Series] = {}
+    for run in runs:
+        comparable = _comparable(run)
+        key = (*comparable, run.plan.precision)
+        series = found.setdefault(key, _Series(run.plan.precision, comparable))
+        series.cells.setdefault(run.cards, []).append(run)
+    rows = []
+    for series in found.values():
+        series.cells = {cards: _preferred(cell) for cards, cell in series.cells.items()}
+    fp32 = {s.comparable: s for s in found.values() if s.precision == "FP32"}
+    for series in found.values():
+        several: list[int | None] = [cards for cards in sorted(series.cells) if cards > 1]
+        for index, cards in enumerate(several or [None]):
+            rows.append(_row(series, cards, fp32.get(series.comparable), first=index == 0))
+    return rows
+
+
+def _comparable(run: Run) -> tuple[str, ...]:
+    """What must be equal for a ratio: all of the configuration except precision and length."""
+    plain = {"purpose": "full", "max_steps": None, "precision": "FP32"}
+    same = run.plan.model_copy(update=plain).config_hash()
+    return run.plan.recipe.name, run.plan.recipe.data.name, run.device_name, same
+
+
+def _preferred(runs: list[Run]) -> list[Run]:
+    """Full runs if there are any; of short ones, the longest kind: lengths are never mixed."""
+    full = [run for run in runs if run.plan.purpose == "full"]
+    longest = max((run.plan.max_steps or 0 for run in runs), default=0)
+    return full or [run for run in runs if (run.plan.max_steps or 0) == longest]
+
+
+def _row(series: _Series, cards: int | None, fp32: _Series | None, first: bool) -> ThroughputRow:
+    members = [*series.cells.get(1, []), *(series.cells[cards] if cards else [])]
+    row = ThroughputRow(**identity(Group(tuple(members))))  # type: ignore[arg-type]
+    row.one = series.at(1)
+    row.many = series.at(cards) if cards else None
+    _name_short_runs(row)
+    for cell in (row.one, row.many):
+        if cell:
+            flag_repeats(row, cell.rate)
+    ratio = _scaling(row)
+    row.scaling = ratio.value
+    if row.scaling is not None and row.scaling > SUPER_LINEAR:
+        row.notes.append(
+            f"scaling {100 * row.scaling:.1f} % is above 100 %: look for a slow run on 1 card"
+        )
+    if fp32 is not None and fp32 is not series:
+        row.speedup_one = _speedup(row.one, fp32.at(1))
+        row.speedup_many = _speedup(row.many, fp32.at(cards)) if cards else None
+    _judge(row, series, ratio, cards, first)
+    return row
+
+
+def _judge(
+    row: ThroughputRow, series: _Series, ratio: Estimate, cards: int | None, first: bool
+) -> None:
+    """Claims on 1 card are judged in the first row only, so that each counts once."""
+    for number, cell in ((1, row.one if first else None), (cards, row.many)):
+        if number is None or not series.cells.get(number) or (number == 1 and not first):
+            continue
+        run = series.cells[number][-1]
+        facts = Facts(run.device_name, run.plan.precision, number, run.global_batch)
+        for claim in run.plan.recipe.claims:
+            if claim.cards != number or claim.metric not in ("throughput", "scaling"):
+                continue
+            if claim.metric == "throughput":
+                measured = estimate(cell.rate) if cell else Estimate(None, 0, None)
+                missing = "" if cell else "no window after warm-up"
+            else:
+                measured = ratio
+                missing = "" if ratio.value is not None else "no run on 1 card to compare with"
+            add_judgement(row, claim, facts, measured, missing)
+
+
+def _scaling(row: ThroughputRow) -> Estimate:
+    """img/s on N cards / (N x img/s on 1), at equal images per card; errors add in quadrature."""
+    one, many = row.one, row.many
+    if one is None or many is None or one.rate.value is None or many.rate.value is None:
+        return Estimate(None, 0, None)
+    if one.per_card_batch != many.per_card_batch:
+        row.notes.append(
+            f"no scaling: {one.per_card_batch} images per card on 1 card, "
+            f"{many.per_card_batch} on {many.cards}"
+        )
+        return Estimate(None, 0, None)
+    value = many.rate.value / (many.cards * one.rate.value)
+    spread = None
+    if one.rate.spread is not None and many.rate.spread is not None:
+        relative = math.hypot(one.rate.spread / one.rate.value, many.rate.spread / many.rate.value)
+        spread = value * relative
+    n = min(one.rate.n, many.rate.n)
+    return Estimate(value, n, spread, (*one.rate.sources, *many.rate.sources))
+
+
+def _speedup(fast: Throughput | None, slow: Throughput | None) -> float | None:
+    if fast is None or slow is None or not fast.rate.value or not slow.rate.value:
+        return None
+    return fast.rate.value / slow.rate.value
+
+
+def _name_short_runs(row: ThroughputRow) -> None:
+    """`20 steps` becomes `20 steps on 2` where the other cell comes from a full run."""
+    cells = [cell for cell in (row.one, row.many) if cell]
+    limits = {cell.steps_limit for cell in cells}
+    if len(limits) < 2:
+        return
+    row.flags = [flag for flag in row.flags if not flag.endswith(" steps")]
+    for cell in cells:
+        if cell.steps_limit is not None:
+            add_flag(row, f"{cell.steps_limit} steps on {cell.cards}")

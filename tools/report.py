@@ -1,0 +1,58 @@
+"""Read training logs, print the tables with their verdicts, write the report page.
+
+python tools/report.py logs/                  everything under logs/
+python tools/report.py logs/NAME/001 --gate   one run; exit 1 unless every claim is reproduced
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from proofrun.errors import Exit, main_exit  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="report.py", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "paths", nargs="*", type=Path, default=[Path("logs")], help="log folders or run folders"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where to write (default: <logs>/report)"
+    )
+    parser.add_argument(
+        "--all-claims", action="store_true", help="show claims that no run has met, as n/a"
+    )
+    parser.add_argument(
+        "--gate",
+        action="store_true",
+        help=f"exit {int(Exit.VERDICT)} unless at least one claim is shown and every claim shown "
+        "is reproduced (inconclusive, n/a and different hardware fail too)",
+    )
+    return parser.parse_args()
+
+
+def main() -> Exit:
+    """Report; the exit code depends on the verdicts only with --gate."""
+    args = parse_args()
+    # Not at the top: --help needs none of the packages behind these.
+    from _report.build import build
+    from _report.read import read_logs
+    from _report.render import write_report
+
+    logs = read_logs(args.paths)
+    report = build(logs, ROOT / "recipes" if args.all_claims else None)
+    page = write_report(report, args.out or logs.root / "report")
+    if args.gate:
+        print(f"gate: {'passed' if report.all_reproduced else 'failed'}; {report.summary}")
+    print(f"Report page: {page}")
+    return Exit.VERDICT if args.gate and not report.all_reproduced else Exit.OK
+
+
+if __name__ == "__main__":
+    main_exit(main, "report.py")
