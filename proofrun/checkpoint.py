@@ -50,7 +50,7 @@ def save(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}
         save_file(tensors, temporary / "model.safetensors")
         torch.save(train, temporary / "train.pt")
-        files = {}
+        files: dict[str, dict[str, int | str]] = {}
         for name in ("model.safetensors", "train.pt"):
             _fsync(temporary / name)
             files[name] = {
@@ -77,7 +77,7 @@ def save(
             f"{folder}: cannot save a checkpoint: {reason}; the last one is untouched, "
             "mend this and run the same again"
         ) from None
-    return final, sum(int(entry["bytes"]) for entry in files.values())
+    return final, sum((final / name).stat().st_size for name in files)
 
 
 def point(folder: Path, name: str, target: str) -> None:

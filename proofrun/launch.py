@@ -7,6 +7,7 @@ into 1, so each rank leaves a status, and launch exits with the code in it.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import signal
 import subprocess
@@ -31,9 +32,6 @@ from proofrun.errors import RESTARTABLE, Exit, OverrideError, ProofrunError, mai
 from proofrun.folders import RunFolder, open_folder
 from proofrun.runs import Plan, RunName, World, apply_overrides, find_recipe
 from proofrun.status import Status, provenance
-
-#: torchrun kills the other ranks 30 s after one failed; a save fits into that.
-_PATIENCE_S = 60
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,7 +105,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     """The run as it will be, after every check that needs no card. Raises ProofrunError."""
     name = RunName.parse(options.run)
     recipe_dir, recipe = find_recipe(name, bootstrap.ROOT / "recipes")
-    preflight.check_device(name, recipe)
+    preflight.check_device(name)
     recipe, overrides = apply_overrides(recipe, options.set)
     if options.loader != "dali":
         overrides["loader"] = options.loader
@@ -199,6 +197,7 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
             stdout=subprocess.PIPE,
             stderr=log,  # tracebacks are for the log; users get one line
             start_new_session=True,  # Ctrl-C reaches launch alone, which passes it on once
+            preexec_fn=_die_with_launch,
         )
         relay = threading.Thread(target=_relay, args=(process.stdout, log), daemon=True)
         relay.start()
@@ -206,6 +205,12 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
             process.wait()
         relay.join(timeout=5)
     return folder.outcome()
+
+
+def _die_with_launch() -> None:
+    """In the child: SIGTERM when launch dies, so that a killed launch leaves no run behind."""
+    set_parent_death_signal = 1  # prctl's PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 class _Forward:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from proofrun import bootstrap, device
 from proofrun.data.lists import check_images, list_hash, read_split
-from proofrun.errors import DataError, DeviceError, Exit, OverrideError
-from proofrun.recipe import Data, Recipe
+from proofrun.errors import DataError, DeviceError, OverrideError
+from proofrun.recipe import Data, load_recipe
 from proofrun.runs import Plan, RunName
 
 #: The variable of env.sh that holds each data set's folder, and how to make that folder.
@@ -18,7 +18,7 @@ DATA_VARIABLE = {"ImageNet": "IMAGENET_TRAIN_DATASET", "Digits": "DIGITS_DATASET
 SAMPLE = 5000
 
 
-def check_device(name: RunName, recipe: Recipe) -> None:
+def check_device(name: RunName) -> None:
     """Raises DeviceError when the host lacks the cards, naming a script that it can run."""
     count = device.cards_on_host(name.device)
     if count is None or count >= name.cards:
@@ -32,8 +32,6 @@ def check_device(name: RunName, recipe: Recipe) -> None:
 
 def _possible(name: RunName) -> str:
     """The declared run of this model that the host can do, nearest to the one asked for."""
-    from proofrun.recipe import load_recipe
-
     kind = device.kind_on_host()
     cards = device.cards_on_host(kind)
     candidates: list[RunName] = []
@@ -75,13 +73,8 @@ def check_data(root: Path, data: Data) -> str:
 def check_batch(plan: Plan) -> None:
     """Raises OverrideError or RecipeError when the batch cannot be cut for this world."""
     images = plan.recipe.data.train_images
-    if plan.loader != "synthetic":
-        return
     if images < plan.global_batch:
         raise OverrideError(
-            f"a global batch of {plan.global_batch} needs more than {images} images"
+            f"one step needs {plan.global_batch} images, {plan.recipe.data.name} has {images}: "
+            "use a smaller batch"
         )
-
-
-def explain_missing(path: Path) -> DataError:
-    return DataError(f"{path}: nothing there", Exit.NO_DATA)

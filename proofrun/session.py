@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from proofrun.data import Shard, open_train
 from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
 from proofrun.device import Device
-from proofrun.errors import CheckpointError, Exit, ProofrunError, ResumeError, one_line
+from proofrun.errors import CheckpointError, Exit, LockedError, ProofrunError, ResumeError, one_line
 from proofrun.evaluate import Inputs
 from proofrun.models import build_model
 from proofrun.optim import Stepper, build_optimizer, build_scaler
@@ -97,6 +98,7 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         device_id=device.dali_device_id,
     )
 
+    held = hold(run_dir) if device.rank == 0 else None
     torch.manual_seed(plan.seed)
     model = build_model(Path(plan.recipe_dir), data.classes, dict(plan.recipe.model.options))
     model = model.to(device.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -149,12 +151,28 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
             run_dir / "iters.jsonl" if device.rank == 0 else None,
         ),
         signals=signals,
+        lock=held,
         first_step=state.step,
     )
     job.progress.total = job.total_steps
     if writer is not None:
         _announce(job, writer, parameters, saved)
     return job
+
+
+def hold(run_dir: Path) -> IO[str]:
+    """Rank 0's lock on the run folder: launch may be killed while its ranks still save.
+
+    Raises LockedError when earlier ranks do not leave within a minute.
+    """
+    file = (run_dir / ".rank0.lock").open("w", encoding="utf-8")
+    for _ in range(600):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            time.sleep(0.1)
+    raise LockedError(f"{run_dir}: ranks of an earlier start still run; stop them, then try again")
 
 
 def open_lists(plan: Plan) -> tuple[ImageList, ImageList]:

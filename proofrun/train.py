@@ -57,6 +57,7 @@ class Job:
     progress: Progress
     window: Window
     signals: list[int]  # filled by the signal handler
+    lock: object  # held as long as the job lives
     stop: tuple[int, str] | None = None  # (step, "mark" or "signal"), as announced by rank 0
     first_step: int = 0  # of this process
     averaged: nn.Module | None = field(default=None, repr=False)

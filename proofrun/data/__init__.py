@@ -25,7 +25,7 @@ LoaderState = dict[str, int | str | bytes]
 
 
 class Batch(NamedTuple):
-    """images: uint8 (B, H, W, 3) RGB; labels: int64 (B,); ids: int64 (B,). In evaluation B may be 0.
+    """images: uint8 (B, H, W, 3) RGB; labels, ids: int64 (B,). In evaluation B may be 0.
 
     labels and ids are on the host; images too, unless DALI decodes on a GPU (`Shard.device_id`).
     Later batches do not overwrite an earlier one; images are read-only by agreement.
