@@ -109,6 +109,16 @@ def amp_rule(precision: Precision, rules: PrecisionRules, kind: DeviceKind) -> A
     return None
 
 
+def lost_a_peer(error: BaseException) -> bool:
+    """Whether an exception says that another rank went away, rather than that this one is wrong."""
+    import torch
+
+    words = ("gloo/", "NCCL", "CNCL", "HCCL", "Connection closed by peer", "Connection reset")
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 class Device:
     """An opened device and this process's place among the ranks.
 
@@ -129,7 +139,8 @@ class Device:
         self._set_float32(allow_tf32=precision == "TF32")
         self._control: Any = None
         if self.world > 1:
-            torch.distributed.init_process_group(self.backend.collective)
+            if not torch.distributed.is_initialized():
+                torch.distributed.init_process_group(self.backend.collective)
             same = self.backend.collective == "gloo"
             self._control = None if same else torch.distributed.new_group(backend="gloo")
 

@@ -41,26 +41,30 @@ class RunFolder:
             path.unlink()
 
     def outcome(self) -> Status:
-        """How the attempt ended: the first rank that said so, else that one died silently.
+        """How the attempt ended: the first rank that named a cause, else that a rank died silently.
 
         A run whose rank 0 could not say it gets its last events from here.
         """
         found = [Status.read(path) for path in self.path.glob("status*.json")]
         said = sorted((s for s in found if s is not None), key=lambda s: s.t_wall)
-        bad = [s for s in said if s.code not in (Exit.OK, Exit.INTERRUPTED)]
+        quiet = (Exit.OK, Exit.INTERRUPTED, Exit.WORKER_DIED)
+        cause = next((s for s in said if s.code not in quiet), None)
         own = next((s for s in said if s.rank == 0), None)
-        status = bad[0] if bad else own
-        if status is None or (own is None and status.code in (Exit.OK, Exit.INTERRUPTED)):
-            status = Status(
+        silent = sorted(set(range(self.plan.world.size)) - {s.rank for s in said})
+        if cause is None and (silent or any(s.code == Exit.WORKER_DIED for s in said)):
+            cause = Status(
                 code=int(Exit.WORKER_DIED),
-                message=f"a rank died without a word (killed, out of memory, or crashed): see "
-                f"{self.path / 'stdout.log'}; the same command goes on from the last checkpoint",
-                rank=0,
+                message=f"rank {', '.join(map(str, silent)) or '?'} died without a word (killed, "
+                f"out of memory, or crashed): see {self.path / 'stdout.log'}; the same command "
+                "goes on from the last checkpoint",
+                rank=silent[0] if silent else 0,
                 t_wall=time.time(),
             )
+        status = cause or own
+        assert status is not None, "no silent rank and no cause: rank 0 has spoken"
         if own is None or own.code != status.code:
             self._close_events(status)
-            Status(status.code, status.message, 0, status.t_wall).write(self.path)
+        Status(status.code, status.message, 0, status.t_wall).write(self.path)
         return status
 
     def _close_events(self, status: Status) -> None:

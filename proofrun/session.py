@@ -18,7 +18,7 @@ from proofrun import checkpoint, events
 from proofrun.data import Shard, open_train
 from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
-from proofrun.device import Device
+from proofrun.device import Device, lost_a_peer
 from proofrun.errors import CheckpointError, Exit, LockedError, ProofrunError, ResumeError, one_line
 from proofrun.evaluate import Inputs
 from proofrun.models import build_model
@@ -49,7 +49,10 @@ def run_rank(run_dir: Path, signals: list[int]) -> Exit:
         code, message = error.exit_code, one_line(error)
     except Exception as error:
         traceback.print_exc()
-        code, message = Exit.INTERNAL, f"{type(error).__name__}: {one_line(error)}"
+        if lost_a_peer(error):
+            code, message = Exit.WORKER_DIED, f"rank {rank} lost another rank"
+        else:
+            code, message = Exit.INTERNAL, f"{type(error).__name__}: {one_line(error)}"
     _leave(job, run_dir, rank, code, message, None)
     return code
 

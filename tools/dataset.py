@@ -1,4 +1,7 @@
-"""Prepare data sets: `python tools/dataset.py prepare digits --dst DIR`."""
+"""Prepare data sets.
+
+python tools/dataset.py prepare digits --dst DIR    the embedded digits, no download
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,30 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from proofrun.data import digits
-from proofrun.errors import main_exit
+from proofrun import bootstrap
+
+bootstrap.ensure("numpy", "PIL", "pydantic", "yaml", "sklearn")
+
+from proofrun.data import digits  # noqa: E402
+from proofrun.errors import main_exit  # noqa: E402
 
 
-def main() -> None:
-    """Read the command line and do what it says; ProofrunError as each command documents."""
-    parser = argparse.ArgumentParser(prog="dataset.py", description=__doc__)
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="dataset.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="write a data set in the ImageNet layout")
     sets = prepare.add_subparsers(dest="data_set", required=True)
     embedded = sets.add_parser("digits", help="scikit-learn's handwritten digits, no download")
-    embedded.add_argument("--dst", type=Path, required=True, help="the folder to make")
-    args = parser.parse_args()
+    embedded.add_argument("--dst", type=Path, required=True, metavar="DIR", help="folder to make")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Do what the command line says; ProofrunError as each command documents."""
+    args = parse_args()
     print(digits.prepare(args.dst))
 
 

@@ -30,7 +30,7 @@ from proofrun.data import (
     train_steps,
 )
 from proofrun.data.lists import ImageList, image_error
-from proofrun.errors import DataError, Exit, one_line
+from proofrun.errors import DataError, Exit
 from proofrun.recipe import ColorJitter, EvalProtocol, TrainInput
 
 #: Batches that DALI prepares ahead.
@@ -39,8 +39,10 @@ PREFETCH = 2
 #: How long the list is searched for the file that DALI could not decode and did not name.
 SEARCH_S = 60.0
 
-# DALI says which file it was for some errors only.
-_NAMED = re.compile(r"(?:Failed to decode sample #\d+ :|File mapping failed:) (.*)")
+# DALI's errors about a file; it names the file in some of them.
+_ABOUT_A_FILE = re.compile(
+    r"(?:Failed to decode sample #\d+ : (.+)|Could not open file (.+): .*|nvImageCodec failure)"
+)
 
 
 class DaliTrain:
@@ -305,11 +307,11 @@ def _data_error(error: RuntimeError, images: ImageList, ids: Iterable[int]) -> E
     Where DALI does not name it, it is searched among `ids`: by the ends of the files first, then by
     decoding them, for at most `SEARCH_S`.
     """
-    text = str(error)
-    if "readers.file" not in text and "decoders.image" not in text and "peek_image" not in text:
+    about = _ABOUT_A_FILE.search(str(error))
+    if about is None:
         return error
-    if (named := _NAMED.search(text)) is not None:
-        path = Path(named[1].strip())
+    if named := about[1] or about[2]:
+        path = Path(named)
         return image_error(path, decode=True) or DataError(
             f"{path}: DALI cannot decode it; replace it or take it out of the list",
             Exit.IMAGE_INVALID,
@@ -322,13 +324,7 @@ def _data_error(error: RuntimeError, images: ImageList, ids: Iterable[int]) -> E
         if time.monotonic() > until:
             break
     return DataError(
-        f"{images.root}: DALI cannot decode an image and does not name it ({_cause(text)}); check "
-        "the files of the list",
+        f"{images.root}: DALI cannot decode an image and does not name it ({about[0]}); check the "
+        "files of the list",
         Exit.IMAGE_INVALID,
     )
-
-
-def _cause(text: str) -> str:
-    """The line of DALI's message that says what happened."""
-    lines = text.partition("encountered:")[2].strip().splitlines()
-    return one_line(RuntimeError(lines[0] if lines else text))

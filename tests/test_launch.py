@@ -1,0 +1,144 @@
+"""Real runs through the run scripts: signals, kills, resume, and what ends a run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from proofrun import events
+from proofrun.errors import Exit
+
+RUN = "GoogLeNet-Digits_FP32_8E_2CPUs_Train"  # dropout, jitter, two ranks: every source of chance
+SHORT = ["--max-steps", "26", "--set", "batch.per_card=16", "--seed", "7"]
+
+
+def read(folder: Path) -> list[events.AnyEvent]:
+    found = [event for _, event in events.read_events(folder / "events.jsonl")]
+    assert not [event for event in found if isinstance(event, str)]
+    return found  # type: ignore[return-value]
+
+
+def end(folder: Path) -> events.RunEnd:
+    last = read(folder)[-1]
+    assert isinstance(last, events.RunEnd)
+    return last
+
+
+def wait_for_step(process, step: int) -> None:
+    """Read the run's lines until it has logged `step`."""
+    deadline = time.monotonic() + 120
+    for line in process.stdout:
+        found = re.match(r"step (\d+)/", line)
+        if found and int(found[1]) >= step:
+            return
+        assert time.monotonic() < deadline
+    pytest.fail(f"ended before step {step}: {process.stderr.read()}")
+
+
+def finish(process, code: Exit) -> tuple[str, str]:
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == code, out + err
+    assert "Traceback" not in out + err
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, environment) -> str:
+    """Hash of the final weights of a run that met nothing."""
+    logs = tmp_path_factory.mktemp("undisturbed")
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run(
+        ["bash", str(root / "run_scripts" / f"{RUN}.sh"), "--logs", str(logs), *SHORT],
+        env=environment, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    weights = end(logs / RUN / "001").weights_hash
+    assert weights is not None
+    return weights
+
+
+def test_sigterm_then_ctrl_c_then_the_same_weights(script, tmp_path, undisturbed):
+    """Two ranks, stopped mid-epoch twice: saved, exit 75, and bit-equal at the end."""
+    folder = tmp_path / RUN / "001"
+    for number, step in ((signal.SIGTERM, 3), (signal.SIGINT, 12)):
+        process = script(RUN, *SHORT, "--log-interval", "3")
+        wait_for_step(process, step)
+        process.send_signal(number)
+        started = time.monotonic()
+        finish(process, Exit.INTERRUPTED)
+        assert time.monotonic() - started < 30
+        assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
+    out, _ = finish(script(RUN, *SHORT), Exit.OK)
+    assert "resumed" in out
+    assert end(folder).weights_hash == undisturbed
+
+    log = read(folder)
+    assert [event.seq for event in log] == list(range(len(log)))
+    counted = [e for e in events.effective(log) if isinstance(e, events.Train)]
+    assert sum(e.steps for e in counted) == 26
+    assert [e.step for e in counted] == sorted({e.step for e in counted})
+    clocks = [(e.wall_s, e.mark_s, e.train_s) for e in log]
+    for before, after in itertools.pairwise(clocks):
+        assert all(a <= b for a, b in zip(before, after, strict=True))
+
+
+def test_a_killed_rank_is_restarted_to_the_same_weights(script, tmp_path, undisturbed):
+    process = script(RUN, *SHORT, "--log-interval", "3")
+    wait_for_step(process, 6)
+    (torchrun,) = psutil.Process(process.pid).children()
+    torchrun.children()[1].kill()
+    out, _ = finish(process, Exit.OK)
+    assert "rank 1 died" in out and "restart 1 of 3" in out
+    assert end(tmp_path / RUN / "001").weights_hash == undisturbed
+    assert any(isinstance(e, events.Resume) for e in read(tmp_path / RUN / "001"))
+
+
+def test_not_finite_stops_names_the_step_and_is_not_resumed(script, tmp_path):
+    run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
+    flags = ["--set", "optimizer.lr.base=1e30", "--set", "batch.per_card=16", "--max-steps", "9"]
+    _, err = finish(script(run, *flags), Exit.NON_FINITE)
+    assert re.search(r"not finite at step \d+ on rank 0", err) and err.count("\n") == 1
+    folder = tmp_path / run
+    assert json.loads((folder / "001" / "status.json").read_text())["status"] == "failed"
+    assert not (folder / "001" / "checkpoints").exists()
+    kinds = [event.kind for event in read(folder / "001")]
+    assert kinds[-2:] == ["fault", "run_end"]
+    out, _ = finish(script(run, "--throughput", "2"), Exit.OK)
+    assert f"{run}/002" in out  # failed is not resumed: a new number
+
+
+def test_an_image_that_breaks_in_the_decoder(script, tmp_path, digits, environment):
+    """Good first and last bytes, rubbish between: found by the pipeline, named, not restarted."""
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    victim = sorted((data / "train").rglob("*.*"))[0]
+    raw = bytearray(victim.read_bytes())
+    start = raw.index(b"\xff\xc0") + 2  # the frame header's length and size
+    raw[start : start + 9] = b"\x00" * 9
+    victim.write_bytes(raw)
+    process = script("Inceptionv2-Digits_FP32_6E_1CPU_Train", "--data", str(data))
+    _, err = finish(process, Exit.IMAGE_INVALID)
+    assert victim.name in err and err.count("\n") == 1
+
+
+def test_a_second_command_for_the_same_run_is_refused(script, tmp_path):
+    run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
+    first = script(run, "--set", "batch.per_card=16")
+    wait_for_step(first, 1)
+    _, err = finish(script(run, "--set", "batch.per_card=16"), Exit.RUN_LOCKED)
+    assert "--new" in err
+    os.kill(first.pid, signal.SIGTERM)
+    finish(first, Exit.INTERRUPTED)
+    # interrupted with this override: another one does not go on from here
+    _, err = finish(script(run, "--set", "batch.per_card=32"), Exit.RESUME_REFUSED)
+    assert "--new" in err and "batch.per_card" in err
+    assert sorted(p.name for p in (tmp_path / run).iterdir() if p.is_dir()) == ["001"]
