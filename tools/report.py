@@ -13,6 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from proofrun import bootstrap  # noqa: E402
+
+bootstrap.ensure("pydantic", "yaml", "pandas", "matplotlib", "rich")
+
 from proofrun.errors import Exit, main_exit  # noqa: E402
 
 
@@ -42,8 +46,8 @@ def main() -> Exit:
     args = parse_args()
     # Not at the top: --help needs none of the packages behind these.
     from _report.build import build
+    from _report.output import write_report
     from _report.read import read_logs
-    from _report.render import write_report
 
     logs = read_logs(args.paths)
     report = build(logs, ROOT / "recipes" if args.all_claims else None)

@@ -232,16 +232,17 @@ def _color_jitter(images: Any, jitter: ColorJitter) -> Any:
     """
 
     def factor(width: float) -> Any:
-        return fn.random.uniform(range=[1 - width, 1 + width])
+        return fn.random.uniform(range=[1 - width, 1 + width]) if width else 1.0
 
-    means = fn.reductions.mean(images, axes=[0, 1]).cpu()
-    images = fn.brightness_contrast(
-        images,
-        brightness=factor(jitter.brightness),
-        contrast=factor(jitter.contrast),
-        # ITU-R BT.601 luma, as PIL's conversion to grey.
-        contrast_center=0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2],
-    )
+    if jitter.brightness or jitter.contrast:
+        means = fn.reductions.mean(images, axes=[0, 1]).cpu()
+        images = fn.brightness_contrast(
+            images,
+            brightness=factor(jitter.brightness),
+            contrast=factor(jitter.contrast),
+            # ITU-R BT.601 luma, as PIL's conversion to grey.
+            contrast_center=0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2],
+        )
     if jitter.saturation:
         images = fn.hsv(images, saturation=factor(jitter.saturation))
     if jitter.hue:

@@ -108,7 +108,7 @@ def image_error(path: Path, decode: bool) -> DataError | None:
 
 def _read_list(root: Path, split: Split, list_file: Path, classes: int) -> ImageList:
     # surrogateescape: a file name may be any bytes, and opens again under the same ones.
-    text = list_file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    text = list_file.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     files: list[str] = []
     labels: list[int] = []
     line_of: dict[str, int] = {}

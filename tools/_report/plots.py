@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -30,7 +31,7 @@ _SERIES = [f"#05050{i}" for i in range(PALETTE)]
 
 def svg(panel: Panel, salt: str) -> str:
     """One panel as an `<svg>` element; `salt` keeps its ids apart from those of other panels."""
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",  # text stays text: small, sharp and searchable
         "svg.hashsalt": salt,
         "font.size": 9,

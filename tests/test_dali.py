@@ -1,0 +1,220 @@
+"""DALI against torchvision on PIL: the same pixels in evaluation, the same draws in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from images import head, image_list, natural, protocol, ramp, repeated, train_input
+from PIL import Image
+from scipy import stats
+
+from proofrun.data import Shard, open_eval, open_train
+from proofrun.data import dali as dali_loader
+from proofrun.data.lists import ImageList
+from proofrun.errors import DataError, Exit
+from proofrun.recipe import ColorJitter
+from proofrun.vision import import_torchvision
+
+#: (width, height): odd and even, lying, standing and square, smaller and larger than the target.
+SIZES = [(121, 97), (97, 121), (133, 100), (64, 200), (75, 75), (71, 85), (225, 301), (50, 61)]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> ImageList:
+    root = tmp_path_factory.mktemp("photos")
+    for index, (width, height) in enumerate(SIZES):
+        natural(width, height, index).save(root / f"{index}.jpg", quality=95)
+    labels = np.zeros(len(SIZES), np.int64)
+    return ImageList(root, [f"{i}.jpg" for i in range(len(SIZES))], labels, 1)
+
+
+def evaluated(images: ImageList, spec) -> np.ndarray:
+    (batch,) = open_eval("dali", images, spec, len(images.files), Shard(0, 1, 1))
+    assert batch.ids.tolist() == list(range(len(images.files)))
+    return batch.images.numpy().astype(float)
+
+
+def torchvision_pixels(path, spec) -> np.ndarray:
+    """torchvision's own classes, on PIL images with antialiasing and on uint8 tensors without."""
+    v1 = import_torchvision().transforms
+    size = spec.resize_to if spec.resize == "shorter_side" else (spec.resize_to,) * 2
+    steps = [v1.Resize(size, antialias=spec.antialias), v1.CenterCrop(spec.crop)]
+    if spec.antialias:
+        steps.append(v1.PILToTensor())
+    else:
+        steps.insert(0, v1.PILToTensor())
+    pixels = v1.Compose(steps)(Image.open(path).convert("RGB"))
+    return pixels.permute(1, 2, 0).numpy().astype(float)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("rule", ["shorter_side", "squash"])
+@pytest.mark.parametrize(("resize_to", "crop"), [(73, 64), (74, 64), (75, 64), (256, 224)])
+def test_evaluation_pixels_are_torchvisions(photos, rule, antialias, resize_to, crop):
+    spec = protocol(resize=rule, antialias=antialias, resize_to=resize_to, crop=crop)
+    expected = [torchvision_pixels(photos.path(i), spec) for i in range(len(SIZES))]
+    difference = np.abs(evaluated(photos, spec) - np.stack(expected))
+    print(
+        f"{rule} {resize_to} crop {crop}, antialias {antialias}: mean {difference.mean():.3f}, "
+        f"worst image {difference.mean((1, 2, 3)).max():.3f}, worst pixel {difference.max():.0f}"
+    )
+    assert difference.mean((1, 2, 3)).max() <= 0.5
+    assert difference.max() <= 2
+
+
+def test_exif_orientation_is_ignored(tmp_path):
+    """As PIL does, and with it every published accuracy."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees to see it upright
+    natural(64, 48).save(tmp_path / "rotated.jpg", quality=95, exif=exif)
+    natural(64, 48).save(tmp_path / "plain.jpg", quality=95)
+    pair = ImageList(tmp_path, ["rotated.jpg", "plain.jpg"], np.zeros(2, np.int64), 1)
+    rotated, plain = evaluated(pair, protocol())
+    assert np.array_equal(rotated, plain)
+    spec = train_input(crop_area=(1.0, 1.0), crop_ratio=(1.33, 1.34), flip_probability=0.0)
+    spec = spec.model_copy(update={"color_jitter": None})
+    (batch,) = open_train("dali", pair, spec, 2, Shard(0, 1, 1), 0).epoch()
+    assert torch.equal(batch.images[0], batch.images[1])
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "L", "PNG"])
+def test_oddities_of_imagenet_are_decoded(tmp_path, kind):
+    """CMYK and grey JPEGs, and a PNG that is named .JPEG."""
+    image = natural(64, 48)
+    path = tmp_path / "odd.JPEG"
+    if kind == "PNG":
+        image.save(path, "PNG")
+    else:
+        image.convert(kind).save(path, quality=95)
+    pixels = evaluated(repeated(path, 1), protocol())[0]
+    difference = np.abs(pixels - torchvision_pixels(path, protocol())).mean()
+    print(f"{kind}: mean difference {difference:.3f}")
+    assert difference <= 0.5
+
+
+def draws(name: str, path, count: int, **spec) -> np.ndarray:
+    """`count` training views of one file, float (count, 32, 32, 3)."""
+    loader = open_train(name, repeated(path, count), train_input(**spec), 50, Shard(0, 1, 0), 1)
+    return torch.cat([batch.images for batch in loader.epoch()]).numpy().astype(float)
+
+
+def crops(views: np.ndarray) -> dict[str, np.ndarray]:
+    """The crop behind each view of `ramp()`: area (a fraction), log aspect ratio, place, flip."""
+    size = views.shape[1]
+
+    def extent(line: np.ndarray) -> np.ndarray:  # ends are left out: there the filter is one-sided
+        return (line[:, size - 3] - line[:, 2]) / (size - 5) * size
+
+    columns, rows = views[..., 0].mean(1), views[..., 1].mean(2)
+    width, height = extent(columns), extent(rows)
+    return {
+        "area": np.abs(width) * height / 256**2,
+        "log ratio": np.log(np.abs(width) / height),
+        "x": columns.mean(1),
+        "y": rows.mean(1),
+        "flipped": (width < 0).astype(float),
+    }
+
+
+def test_random_crops_are_distributed_as_torchvisions(tmp_path):
+    ramp().save(tmp_path / "ramp.png")
+    found = {
+        name: crops(draws(name, tmp_path / "ramp.png", 800, color_jitter=None))
+        for name in ("dali", "torchvision")
+    }
+    for what in found["dali"]:
+        ours, theirs = found["dali"][what], found["torchvision"][what]
+        p = stats.ks_2samp(ours, theirs, method="asymp").pvalue
+        print(f"{what}: DALI {ours.mean():.3f} +/- {ours.std():.3f}, ", end="")
+        print(f"torchvision {theirs.mean():.3f} +/- {theirs.std():.3f}, p {p:.2f}")
+        assert p > 0.01
+    assert 0.07 < found["dali"]["area"].min() < 0.12 and found["dali"]["area"].max() > 0.95
+    assert np.abs(found["dali"]["log ratio"]).max() < np.log(4 / 3) + 0.15
+
+
+def test_color_jitter_is_distributed_as_torchvisions(tmp_path):
+    """Mean and contrast of each channel, over many draws on one colourful image."""
+    natural(64, 64, 3).save(tmp_path / "photo.png")
+    still = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip_probability": 0.0}
+    moments = {}
+    for name in ("dali", "torchvision"):
+        views = draws(name, tmp_path / "photo.png", 800, **still)
+        per_view = np.concatenate([views.mean((1, 2)), views.std((1, 2))], axis=1)
+        moments[name] = per_view.mean(0), per_view.std(0)
+    for part, tolerance in ((0, 2.5), (1, 2.5)):
+        ours, theirs = moments["dali"][part], moments["torchvision"][part]
+        print("DALI", ours.round(1), "torchvision", theirs.round(1))
+        assert np.abs(ours - theirs).max() < tolerance
+
+
+@pytest.mark.parametrize("part", ["brightness", "contrast", "saturation", "hue"])
+def test_each_jitter_equals_torchvisions(tmp_path, part):
+    """Every view is, to rounding, one that torchvision makes with some factor in the range."""
+    natural(64, 64, 3).save(tmp_path / "photo.png")
+    still = {"crop_area": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip_probability": 0.0}
+    none = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    width = 0.1 if part == "hue" else 0.4
+    jitter = ColorJitter(**(none | {part: width}))
+    views = draws("dali", tmp_path / "photo.png", 50, **still, color_jitter=jitter)
+    functional = import_torchvision().transforms.functional
+    image = functional.resize(Image.open(tmp_path / "photo.png"), [32, 32])
+    neutral = 0.0 if part == "hue" else 1.0
+    factors = neutral + np.linspace(-width, width, 161)
+    adjust = getattr(functional, f"adjust_{part}")
+    table = np.stack([np.asarray(adjust(image, float(f)), dtype=float) for f in factors])
+    distance = np.abs(views[:, None] - table[None]).mean((2, 3, 4))
+    chosen = factors[distance.argmin(1)]
+    print(
+        f"{part}: {distance.min(1).max():.2f} of 255 apart, factors {chosen.min():.2f} … ", end=""
+    )
+    print(f"{chosen.max():.2f}")
+    assert distance.min(1).max() < 1.5
+    assert chosen.min() < neutral - width * 0.8 and chosen.max() > neutral + width * 0.8
+
+
+def test_hue_equals_pils(tmp_path):
+    """At known turns, on every kind of colour: greys, primaries, mixed."""
+    image = np.array(natural(48, 48, 9))
+    image[:8, :8] = [[[0, 0, 0]], [[255, 255, 255]], [[255, 0, 0]], [[0, 255, 0]]] * 2
+    image[8:16, :8] = [[[0, 0, 255]], [[255, 255, 0]], [[0, 255, 255]], [[255, 0, 255]]] * 2
+    functional = import_torchvision().transforms.functional
+    for turns in (-0.5, -0.1, 0.0, 0.03, 0.1, 0.4):
+        pipe = dali_loader.Pipeline(batch_size=1, num_threads=1, device_id=None)
+        with pipe:
+            source = dali_loader.types.Constant(image, device="cpu", layout="HWC")
+            pipe.set_outputs(dali_loader.turn_hue(source, turns))
+        (out,) = pipe.run()
+        ours = torch.from_dlpack(out.as_tensor())[0]
+        tensor = torch.from_numpy(image).permute(2, 0, 1)
+        theirs = functional.adjust_hue(tensor, turns).permute(1, 2, 0)
+        assert (ours.int() - theirs.int()).abs().max() <= 1
+
+
+def test_no_copy_on_the_way_to_torch(photos, monkeypatch):
+    """The tensor is DALI's own buffer."""
+    addresses = []
+    convert = torch.from_dlpack
+
+    def spy(tensor):
+        addresses.append(tensor.data_ptr())
+        return convert(tensor)
+
+    monkeypatch.setattr(dali_loader.torch, "from_dlpack", spy)
+    loader = open_train("dali", photos, train_input(), 4, Shard(0, 1, 1), 0)
+    for batch in loader.epoch():
+        assert batch.images.data_ptr() == addresses[-2]
+
+
+def test_search_for_a_bad_file_is_bounded(tmp_path, monkeypatch):
+    images = image_list(tmp_path, 9)
+    images.path(8).write_bytes(b"not an image")
+    monkeypatch.setattr(dali_loader, "SEARCH_S", -1.0)
+    with pytest.raises(DataError, match=r"does not name it \(nvImageCodec failure") as caught:
+        list(open_eval("dali", images, protocol(), 9, Shard(0, 1, 1)))
+    assert caught.value.exit_code is Exit.IMAGE_INVALID
+
+
+def test_other_errors_of_dali_pass_through(tmp_path):
+    error = RuntimeError("Error in CPU operator `nvidia.dali.fn.resize`: out of memory")
+    assert dali_loader._data_error(error, head(image_list(tmp_path, 3), 3), range(3)) is error
