@@ -155,6 +155,7 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         ),
         signals=signals,
         lock=held,
+        commit=read_provenance(run_dir).get("commit"),
         first_step=state.step,
     )
     job.progress.total = job.total_steps
@@ -229,6 +230,9 @@ def _read_newest(run_dir: Path, world: int, plan: Plan) -> dict[str, Any] | None
         raise ResumeError(f"{path} belongs to another recipe, override or data; use --new")
     if meta["world"] != world:
         raise ResumeError(f"{path} was written by {meta['world']} ranks, this run has {world}")
+    commit = read_provenance(run_dir).get("commit")
+    if meta.get("commit") != commit:
+        remarks.append(f"saved by commit {meta.get('commit')}, goes on with {commit}")
     return {"model": model, **train_state, "meta": meta, "path": path, "remarks": remarks}
 
 

@@ -58,6 +58,7 @@ class Job:
     window: Window
     signals: list[int]  # filled by the signal handler
     lock: object  # held as long as the job lives
+    commit: str | None  # of the code that runs
     stop: tuple[int, str] | None = None  # (step, "mark" or "signal"), as announced by rank 0
     first_step: int = 0  # of this process
     averaged: nn.Module | None = field(default=None, repr=False)
@@ -383,6 +384,7 @@ def _save(job: Job, why: str, best: bool = False) -> None:
                 "seq": job.writer.next_seq,
                 "world": device.world,
                 "config_hash": job.plan.config_hash(),
+                "commit": job.commit,
                 "best_top1": state.best_top1,
                 "marks_done": state.marks_done,
                 "clock": job.clock.readings(),

@@ -255,13 +255,13 @@ class _Writer:
 
 def quickstart(logs: Path) -> None:
     """What the quickstart leaves: two full rehearsals, and short runs for the other cells."""
-    for model, speed in (("Inceptionv2", 190.0), ("GoogLeNet", 320.0)):
+    for model, epochs, speed in (("Inceptionv2", 6, 190.0), ("GoogLeNet", 8, 320.0)):
         for precision, faster in (("FP32", 1.0), ("AMP", 1.4)):
             for cards in (1, 2):
                 plural = "s" if cards > 1 else ""
                 full = precision == "AMP" and cards == 1
                 FakeRun(
-                    f"{model}-Digits_{precision}_6E_{cards}CPU{plural}_Train",
+                    f"{model}-Digits_{precision}_{epochs}E_{cards}CPU{plural}_Train",
                     images_per_s=speed * faster * cards**0.9,
                     purpose="full" if full else "throughput",
                     max_steps=None if full else 20,

@@ -101,7 +101,11 @@ def test_train_knows_no_command_line_and_no_report():
 
 def test_env_sh_holds_only_exports_with_defaults():
     for line in (ROOT / "env.sh").read_text().splitlines():
-        assert not line or line.startswith("#") or re.fullmatch(r'export (\w+)="\$\{\1:-[^}]*\}"', line), line
+        assert (
+            not line
+            or line.startswith("#")
+            or re.fullmatch(r'export (\w+)="\$\{\1:-[^}]*\}"', line)
+        ), line
 
 
 def blocks(path: Path) -> list[str]:

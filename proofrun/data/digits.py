@@ -66,8 +66,9 @@ def _existing(dst: Path) -> str | None:
     try:
         return f"{dst}: is complete, nothing to do: {_summary(dst)}"
     except DataError as error:
+        why = str(error).partition(";")[0]  # without its advice, which is for a reader of the data
         raise WriteError(
-            f"{dst}: is there already and is not a complete digits set ({error}); move it away or "
+            f"{dst}: is there already and is not a complete digits set ({why}); move it away or "
             "give another --dst"
         ) from None
 

@@ -189,7 +189,7 @@ _STYLE = """
 --other-bg:#14394b;--c0:#6cb4f2;--c1:#ff9a63;--c2:#77d38c;--c3:#cf9bea;--c4:#e6bf57;--c5:#5fd0d2;
 --c6:#f08cc0;--c7:#aab3bc}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:1180px;padding:1.5rem 1rem 4rem;background:var(--bg);color:var(--ink);
+body{margin:0 auto;max-width:1360px;padding:1.5rem 1rem 4rem;background:var(--bg);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:1.6rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}p{margin:.2rem 0}
 .muted{color:var(--muted)}header p{color:var(--muted)}

@@ -1,0 +1,198 @@
+"""The report on logs of known content: tables, flags, gate, damaged files, and no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fake_logs import FakeRun, imagenet, quickstart
+
+from proofrun.errors import Exit
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = "Inceptionv2-Digits_AMP_6E_1CPU_Train"
+
+
+def report(logs: Path, *flags: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "report.py"), str(logs), *flags],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        cwd="/",
+        timeout=60,
+    )
+
+
+def rows(logs: Path, table: str) -> list[dict[str, str]]:
+    with (logs / "report" / f"{table}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_quickstart_logs_without_torch(tmp_path):
+    """Three tables, four files, the last line names the page; torch would raise on import."""
+    stub = tmp_path / "stub" / "torch"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").write_text("raise ImportError('no torch here')")
+    logs = tmp_path / "my logs"
+    quickstart(logs)
+    done = report(logs, path=str(stub.parent))
+    assert done.returncode == 0, done.stderr
+    for title in ("Accuracy", "Throughput", "Time mark"):
+        assert f"\n{title}\n" in done.stdout
+    page = logs / "report" / "report.html"
+    assert done.stdout.splitlines()[-1] == f"Report page: {page}"
+    assert {"report.md", "report.html", "accuracy.csv", "throughput.csv", "mark.csv"} <= set(
+        os.listdir(logs / "report")
+    )
+    speeds = rows(logs, "throughput")
+    assert {(r["model"], r["precision"]) for r in speeds} == {
+        (m, p) for m in ("Inceptionv2", "GoogLeNet") for p in ("FP32", "AMP")
+    }
+    for row in speeds:
+        one, many = float(row["one_images_per_s"]), float(row["many_images_per_s"])
+        assert float(row["scaling"]) == pytest.approx(many / (2 * one))
+    # Only the two full runs have an accuracy; 20 steps have none.
+    assert len({(r["model"], r["precision"]) for r in rows(logs, "accuracy")}) == 2
+
+
+def test_published_claims_judged_and_the_gate(tmp_path):
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    imagenet(good, top1=72.4)
+    done = report(good)
+    assert done.returncode == 0, done.stderr
+    said = {r["top1_verdict"] for r in rows(good, "accuracy")} - {""}
+    assert "reproduced" in said
+    (eight,) = [r for r in rows(good, "throughput") if r["cards"] == "8.0" or r["cards"] == "8"]
+    assert eight["many_verdict"] == "inconclusive" or eight["many_verdict"] == "reproduced"
+    imagenet(bad, top1=65.0)
+    assert report(bad).returncode == 0
+    assert "not reproduced" in {r["top1_verdict"] for r in rows(bad, "accuracy")}
+    assert report(bad, "--gate").returncode == Exit.VERDICT
+
+
+def test_three_repeats_give_their_own_spread(tmp_path):
+    for number, top1 in enumerate((98.0, 98.5, 99.0), 1):
+        FakeRun(DIGITS, number=number, seed=number, top1=top1).write(tmp_path)
+    report(tmp_path)
+    (row,) = [r for r in rows(tmp_path, "accuracy") if r["top1_verdict"]]
+    assert row["n"] == "3"
+    assert float(row["top1"]) == pytest.approx(98.5, abs=0.2)
+    assert "spread of 3 repeats" in row["top1_reason"]
+    assert "n = 1" not in row["flags"]
+
+
+@pytest.mark.parametrize(
+    ("change", "flag"),
+    [
+        ({"overrides": ["optimizer.lr.base=0.5"]}, "overridden"),
+        ({"loader": "synthetic"}, "synthetic"),
+        ({"loader": "torchvision"}, "torchvision loader"),
+        ({"status": "interrupted", "stop_epoch": 3}, "partial"),
+        ({"status": None, "stop_epoch": 3}, "partial"),
+    ],
+)
+def test_what_is_not_the_recipe_is_listed_and_not_judged(tmp_path, change, flag):
+    FakeRun(DIGITS, **change).write(tmp_path)
+    assert report(tmp_path).returncode == 0
+    assert not (tmp_path / "report" / "accuracy.csv").read_text().strip()
+    (row,) = rows(tmp_path, "other_runs")
+    assert flag in row["flags"]
+    assert report(tmp_path, "--gate").returncode == Exit.VERDICT
+
+
+def test_a_resumed_run_counts_once_and_says_so(tmp_path):
+    FakeRun(DIGITS, killed_at=2).write(tmp_path)
+    assert report(tmp_path).returncode == 0
+    row = rows(tmp_path, "accuracy")[0]
+    assert "resumed" in row["flags"] and row["n"] == "1"
+
+
+def test_fewer_images_are_not_judged(tmp_path):
+    FakeRun(DIGITS, count=350).write(tmp_path)
+    report(tmp_path)
+    row = rows(tmp_path, "accuracy")[0]
+    assert row["top1_verdict"] == "n/a" and "350 of 360" in row["flags"]
+
+
+def test_damaged_logs_are_counted_and_the_rest_is_used(tmp_path):
+    folder = FakeRun(DIGITS).write(tmp_path)
+    whole = (folder / "events.jsonl").read_bytes()
+    (folder / "events.jsonl").write_bytes(
+        b"\x00\x00\n[1, 2]\nnot json\n\xff\xfe\n" + whole[: len(whole) // 3] + b"\n" + whole[-900:]
+    )
+    FakeRun("GoogLeNet-Digits_AMP_8E_1CPU_Train").write(tmp_path)
+    done = report(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "rejected line" in done.stdout and "events.jsonl:1" in done.stdout
+    assert len(rows(tmp_path, "rejected_lines")) >= 4
+    assert {r["model"] for r in rows(tmp_path, "accuracy")} >= {"GoogLeNet"}
+
+
+def test_numbers_that_are_not_finite(tmp_path):
+    folder = FakeRun(DIGITS).write(tmp_path)
+    lines = []
+    for line in (folder / "events.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["kind"] in ("train", "mark"):
+            event |= {"loss": "NaN", "ce": "Infinity"}
+        lines.append(json.dumps(event))
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n")
+    done = report(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "not finite" in done.stdout
+
+
+class Page(HTMLParser):
+    """Tags and links of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+
+
+def test_the_page_is_self_contained_and_escapes_everything(tmp_path):
+    evil = "<script>alert(1)</script>"
+    folder = FakeRun(DIGITS, device_name=evil, message=evil).write(tmp_path)
+    FakeRun(DIGITS, number=2, status="failed", stop_epoch=2, message=evil).write(tmp_path)
+    (folder / "events.jsonl").open("a").write('{"kind": "<script>"}\n')
+    assert report(tmp_path).returncode == 0
+    text = (tmp_path / "report" / "report.html").read_text()
+    page = Page(text)
+    assert "script" not in page.tags and evil in page.__dict__["rawdata"] + evil
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert all(link.startswith("#") for link in page.links), page.links
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert page.tags.count("svg") == 4 and "prefers-color-scheme:dark" in text
+    assert "<script>" not in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_claims_without_a_run_are_shown_as_na_on_request(tmp_path):
+    FakeRun(DIGITS).write(tmp_path)
+    done = report(tmp_path, "--all-claims")
+    assert done.returncode == 0, done.stderr
+    missing = [r for r in rows(tmp_path, "accuracy") if r["data"] == "ImageNet"]
+    assert missing and {r["top1_verdict"] or r["top5_verdict"] for r in missing} == {"n/a"}
+
+
+@pytest.mark.parametrize("what", ["missing", "empty"])
+def test_nothing_to_report_is_one_line(tmp_path, what):
+    logs = tmp_path / "logs"
+    if what == "empty":
+        logs.mkdir()
+    done = report(logs)
+    assert done.returncode == Exit.USAGE
+    assert done.stdout == "" and done.stderr.count("\n") == 1
