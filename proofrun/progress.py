@@ -8,26 +8,18 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Silent unless `show`; `bar` draws one bar over all steps, else one line a window."""
+    """Silent unless `show`; with `bar` one bar over all steps, else one line a window."""
 
-    def __init__(self, show: bool, bar: bool, total_steps: int, done: int, columns: int) -> None:
+    def __init__(self, show: bool, bar: bool, columns: int) -> None:
         self._show = show
-        self.total = total_steps
-        self._bar = (
-            tqdm(
-                total=total_steps,
-                initial=done,
-                ncols=columns,
-                file=sys.stdout,
-                unit="step",
-                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}",
-            )
-            if show and bar
-            else None
-        )
+        self._wants_bar = show and bar
+        self._columns = columns
+        self._bar: tqdm | None = None
 
-    def window(self, step: int, epoch: float, values: dict[str, float], eta_s: float) -> None:
-        """One window of training; `values` has loss, ce, lr, img_s and wait (fraction)."""
+    def window(
+        self, step: int, total: int, epoch: float, values: dict[str, float], eta_s: float
+    ) -> None:
+        """One window of training; `values` has loss, lr, img_s and wait (fraction)."""
         if not self._show:
             return
         minutes, seconds = divmod(round(max(eta_s, 0)), 60)
@@ -36,12 +28,18 @@ class Progress:
             f"epoch {epoch:.2f}  loss {values['loss']:.4f}  lr {values['lr']:.4g}  "
             f"{values['img_s']:.0f} img/s  data {100 * values['wait']:.0f}%  left {left}"
         )
-        if self._bar is not None:
-            self._bar.total = self.total
-            self._bar.n = step
-            self._bar.set_postfix_str(text, refresh=True)
-        else:
-            print(f"step {step}/{self.total}  {text}", flush=True)
+        if not self._wants_bar:
+            print(f"step {step}/{total}  {text}", flush=True)
+            return
+        if self._bar is None:
+            self._bar = tqdm(
+                total=total,
+                ncols=self._columns,
+                file=sys.stdout,
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}  {desc}",
+            )
+        self._bar.n = step
+        self._bar.set_description_str(text, refresh=True)
 
     def say(self, text: str) -> None:
         """One line that stays."""

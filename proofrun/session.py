@@ -144,8 +144,6 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         progress=Progress(
             show=device.rank == 0,
             bar=os.environ.get("PROOFRUN_PROGRESS") == "bar",
-            total_steps=0,
-            done=state.step,
             columns=int(os.environ.get("COLUMNS", "100")),
         ),
         window=Window(
@@ -158,7 +156,6 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         commit=read_provenance(run_dir).get("commit"),
         first_step=state.step,
     )
-    job.progress.total = job.total_steps
     if writer is not None:
         _announce(job, writer, parameters, saved)
     return job

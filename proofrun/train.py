@@ -215,7 +215,7 @@ def _log(job: Job) -> None:
             "wait": read["data_wait_s"] / read["window_s"],
         }
         left = (job.total_steps - job.state.step) * read["window_s"] / read["steps"]
-        job.progress.window(job.state.step, job.epoch, shown, left)
+        job.progress.window(job.state.step, job.total_steps, job.epoch, shown, left)
     job.state.stepper.check()
     _agree(job, signals > 0, read["window_s"] / read["steps"])
     job.window.start()

@@ -255,7 +255,7 @@ class _Writer:
 
 def quickstart(logs: Path) -> None:
     """What the quickstart leaves: two full rehearsals, and short runs for the other cells."""
-    for model, epochs, speed in (("Inceptionv2", 6, 190.0), ("GoogLeNet", 8, 320.0)):
+    for model, epochs, speed in (("Inceptionv2", 6, 190.0), ("GoogLeNet", 10, 320.0)):
         for precision, faster in (("FP32", 1.0), ("AMP", 1.4)):
             for cards in (1, 2):
                 plural = "s" if cards > 1 else ""

@@ -11,7 +11,7 @@ import pytest
 from proofrun.errors import Exit
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = "GoogLeNet-Digits_FP32_8E_1CPU_Train"
+RUN = "GoogLeNet-Digits_FP32_10E_1CPU_Train"
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_bad_data(script, broken, tmp_path, damage, code):
     ("run", "flags", "code", "says"),
     [
         ("Inceptionv2_AMP_100E_8MLUs_Train", [], Exit.NO_DEVICE, "Inceptionv2-Digits_AMP_6E_1CPU"),
-        ("GoogLeNet_FP32_300E_1NPU_Train", [], Exit.NO_DEVICE, "GoogLeNet-Digits_FP32_8E_1CPU"),
+        ("GoogLeNet_FP32_300E_1NPU_Train", [], Exit.NO_DEVICE, "GoogLeNet-Digits_FP32_10E_1CPU"),
         (RUN, ["--set", "optimizer.lr.bas=1"], Exit.BAD_OVERRIDE, "did you mean"),
         (RUN, ["--set", "batch.per_card=5000"], Exit.BAD_OVERRIDE, "smaller batch"),
         (RUN, ["--throughput", "0"], Exit.BAD_OVERRIDE, "positive"),

@@ -18,7 +18,7 @@ import pytest
 from proofrun import events
 from proofrun.errors import Exit
 
-RUN = "GoogLeNet-Digits_FP32_8E_2CPUs_Train"  # dropout, jitter, two ranks: every source of chance
+RUN = "GoogLeNet-Digits_FP32_10E_2CPUs_Train"  # dropout, jitter, two ranks: every source of chance
 SHORT = ["--max-steps", "26", "--set", "batch.per_card=16", "--seed", "7"]
 
 

@@ -128,7 +128,7 @@ def test_damaged_logs_are_counted_and_the_rest_is_used(tmp_path):
     (folder / "events.jsonl").write_bytes(
         b"\x00\x00\n[1, 2]\nnot json\n\xff\xfe\n" + whole[: len(whole) // 3] + b"\n" + whole[-900:]
     )
-    FakeRun("GoogLeNet-Digits_AMP_8E_1CPU_Train").write(tmp_path)
+    FakeRun("GoogLeNet-Digits_AMP_10E_1CPU_Train").write(tmp_path)
     done = report(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "rejected line" in done.stdout and "events.jsonl:1" in done.stdout

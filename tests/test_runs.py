@@ -68,7 +68,7 @@ def test_one_spelling_only(text):
 def test_published_names():
     name = RunName.parse("Inceptionv2_AMP_100E_8MLUs_Train")
     assert name == ("Inceptionv2", "ImageNet", "AMP", 100, 8, "MLU", "Train")
-    assert RunName.parse("GoogLeNet-Digits_FP32_8E_1CPU_Train").data == "Digits"
+    assert RunName.parse("GoogLeNet-Digits_FP32_10E_1CPU_Train").data == "Digits"
     assert RunName.parse("Inceptionv2_FP16_1MLU_Infer").epochs is None
 
 
