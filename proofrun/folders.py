@@ -40,9 +40,10 @@ class RunFolder:
         for path in self.path.glob("status*.json"):
             path.unlink()
 
-    def outcome(self) -> Status:
+    def outcome(self, stopped: bool) -> Status:
         """How the attempt ended: the first rank that named a cause, else that a rank died silently.
 
+        `stopped`: launch was told to stop, so a rank that ends without a word did as it was told.
         A run whose rank 0 could not say it gets its last events from here.
         """
         found = [Status.read(path) for path in self.path.glob("status*.json")]
@@ -51,7 +52,10 @@ class RunFolder:
         cause = next((s for s in said if s.code not in quiet), None)
         own = next((s for s in said if s.rank == 0), None)
         silent = sorted(set(range(self.plan.world.size)) - {s.rank for s in said})
-        if cause is None and (silent or any(s.code == Exit.WORKER_DIED for s in said)):
+        if cause is None and stopped and silent:
+            message = "stopped by a signal before it could save; the same command goes on"
+            cause = Status(int(Exit.INTERRUPTED), message, silent[0], time.time())
+        elif cause is None and (silent or any(s.code == Exit.WORKER_DIED for s in said)):
             cause = Status(
                 code=int(Exit.WORKER_DIED),
                 message=f"rank {', '.join(map(str, silent)) or '?'} died without a word (killed, "

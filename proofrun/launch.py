@@ -201,10 +201,10 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
         )
         relay = threading.Thread(target=_relay, args=(process.stdout, log), daemon=True)
         relay.start()
-        with _Forward(process):
+        with _Forward(process) as forward:
             process.wait()
         relay.join(timeout=5)
-    return folder.outcome()
+    return folder.outcome(stopped=forward.used)
 
 
 def _die_with_launch() -> None:
@@ -219,16 +219,19 @@ class _Forward:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self._before: dict[int, Any] = {}
+        self.used = False
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Forward:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._before[number] = signal.signal(number, self._forward)
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _forward(self, number: int, _frame: object) -> None:
+        self.used = True
         print("proofrun: saving, then stopping", file=sys.stderr, flush=True)
         try:
             ranks = psutil.Process(self._process.pid).children()

@@ -102,6 +102,19 @@ def test_a_killed_rank_is_restarted_to_the_same_weights(script, tmp_path, undist
     assert any(isinstance(e, events.Resume) for e in read(tmp_path / RUN / "001"))
 
 
+def test_a_signal_before_the_ranks_are_up_is_not_a_crash(script, tmp_path):
+    run = "Inceptionv2-Digits_FP32_6E_2CPUs_Train"
+    process = script(run, "--throughput", "2")
+    while not process.stdout.readline().startswith("$ "):
+        pass
+    time.sleep(1)  # torchrun is importing torch
+    process.send_signal(signal.SIGTERM)
+    out, _ = finish(process, Exit.INTERRUPTED)
+    assert "restart" not in out
+    out, _ = finish(script(run, "--throughput", "2"), Exit.OK)
+    assert "resumed" in out and end(tmp_path / run / "001").step == 2
+
+
 def test_not_finite_stops_names_the_step_and_is_not_resumed(script, tmp_path):
     run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
     flags = ["--set", "optimizer.lr.base=1e30", "--set", "batch.per_card=16", "--max-steps", "9"]
