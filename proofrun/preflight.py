@@ -8,7 +8,8 @@ from pathlib import Path
 from proofrun import bootstrap, device
 from proofrun.data.lists import check_images, list_hash, read_split
 from proofrun.errors import DataError, DeviceError, OverrideError
-from proofrun.recipe import Data, load_recipe
+from proofrun.recipe import Data
+from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, RunName
 
 #: The variable of env.sh that holds each data set's folder, and how to make that folder.

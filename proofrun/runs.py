@@ -17,10 +17,8 @@ import yaml
 from pydantic import ValidationError
 
 from proofrun.errors import OverrideError, RecipeError, RunNameError
-from proofrun.recipe import (
-    Precision,
-    Recipe,
-    Strict,
+from proofrun.recipe import Precision, Recipe, Strict
+from proofrun.recipe_yaml import (
     deep_merge,
     explain,
     first_error,

@@ -26,7 +26,8 @@ from proofrun.optim import Stepper, build_optimizer, build_scaler
 from proofrun.progress import Progress
 from proofrun.runs import Plan
 from proofrun.status import Status, read_provenance
-from proofrun.train import Job, TrainState, Window, train
+from proofrun.train import Job, TrainState, train
+from proofrun.window import Window
 
 
 def run_rank(run_dir: Path, signals: list[int]) -> Exit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from proofrun import checkpoint, events
 from proofrun.data import Batch, Shard, TrainLoader, open_eval
@@ -23,6 +22,7 @@ from proofrun.optim import Stepper, learning_rate, losses
 from proofrun.progress import Progress
 from proofrun.recipe import EvalProtocol
 from proofrun.runs import Plan
+from proofrun.window import Window
 
 #: Steps of a process whose windows stay out of throughput: caches, autotuning and thread pools.
 WARMUP_STEPS = 10
@@ -122,71 +122,6 @@ def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
         if batch is None:
             return
         yield batch, time.monotonic() - start
-
-
-class Window:
-    """Losses of some steps, kept on the device until a log point reads them in one transfer."""
-
-    def __init__(self, size: int, device: torch.device, iters: Path | None) -> None:
-        """`iters`: where rank 0 writes every iteration of the first epoch."""
-        self._values = torch.zeros(size, 2, device=device)
-        self._size = size
-        self._iters = iters
-        self._rows: list[tuple[float, int, float, float]] = []  # lr, images, wait_s, time
-
-    def start(self) -> None:
-        """A new window begins now."""
-        self._rows.clear()
-        self._start = time.monotonic()
-
-    def add(self, loss: Tensor, ce: Tensor, lr: float, images: int, wait_s: float) -> None:
-        self._values[len(self._rows)] = torch.stack([loss.detach(), ce])
-        self._rows.append((lr, images, wait_s, time.monotonic()))
-
-    @property
-    def empty(self) -> bool:
-        return not self._rows
-
-    @property
-    def full(self) -> bool:
-        return len(self._rows) == self._size
-
-    def read(self) -> dict[str, Any]:
-        """Mean loss and ce of this rank, lr, steps, images, window_s, data_wait_s. A host sync."""
-        values = self._values[: len(self._rows)].cpu().double()
-        seconds = time.monotonic() - self._start
-        mean = values.mean(0).tolist()
-        return {
-            "values": values,
-            "loss": mean[0],
-            "ce": mean[1],
-            "lr": self._rows[-1][0],
-            "steps": len(self._rows),
-            "images": sum(row[1] for row in self._rows),
-            "window_s": seconds,
-            "data_wait_s": sum(row[2] for row in self._rows),
-        }
-
-    def write_iterations(self, values: Tensor, last_step: int) -> None:
-        """Append each iteration of the window to iters.jsonl (this rank's losses)."""
-        if self._iters is None:
-            return
-        before = self._start
-        first = last_step - len(self._rows) + 1
-        with self._iters.open("a", encoding="utf-8") as file:
-            for index, (lr, images, wait_s, at) in enumerate(self._rows):
-                loss, ce = values[index].tolist()
-                row = {
-                    "step": first + index,
-                    "loss": loss if math.isfinite(loss) else str(loss),
-                    "ce": ce if math.isfinite(ce) else str(ce),
-                    "lr": lr,
-                    "images": images,
-                    "iter_s": round(at - before, 6),
-                    "data_wait_s": round(wait_s, 6),
-                }
-                file.write(json.dumps(row) + "\n")
-                before = at
 
 
 def _log(job: Job) -> None:

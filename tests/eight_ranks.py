@@ -18,7 +18,7 @@ from proofrun import data, session, train
 from proofrun.data import Batch
 from proofrun.evaluate import averaged_model
 from proofrun.optim import losses
-from proofrun.recipe import load_recipe
+from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, World
 
 ROOT = Path(__file__).resolve().parent.parent

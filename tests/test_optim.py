@@ -19,7 +19,8 @@ from proofrun.optim import (
     learning_rate,
     losses,
 )
-from proofrun.recipe import CosineSchedule, PrecisionRules, load_recipe
+from proofrun.recipe import CosineSchedule, PrecisionRules
+from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import RunName
 
 ROOT = Path(__file__).resolve().parent.parent

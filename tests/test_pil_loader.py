@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing as mp
+import subprocess
 
 import numpy as np
 import pytest
@@ -106,6 +108,24 @@ def test_interrupted_epoch_goes_on_with_worker_processes(images):
     part = [batch.ids.tolist() for batch in itertools.islice(loader.epoch(), 2)]
     assert (part + ids(loader.epoch()), ids(loader.epoch())) == whole
     loader.close()
+
+
+def test_signals_are_left_to_the_rank(images):
+    """Worker processes outlive a signal to the whole group; one from the rank itself ends them."""
+    loader = open_train("torchvision", images, train_input(), 2, Shard(0, 1, 1), 0)
+    batches = loader.epoch()
+    next(batches)
+    (worker,) = mp.active_children()
+    for number in ("-TERM", "-INT"):
+        subprocess.run(["kill", number, str(worker.pid)], check=True)
+    assert len(list(batches)) == loader.steps - 1
+    assert mp.active_children() == []
+    batches = loader.epoch()
+    next(batches)
+    (worker,) = mp.active_children()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
 
 
 def test_evaluation_with_worker_processes(images):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proofrun.errors import OverrideError, RecipeError
-from proofrun.recipe import load_recipe
+from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import apply_overrides
 
 ROOT = Path(__file__).resolve().parent.parent

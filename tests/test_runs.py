@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proofrun.errors import RunNameError
-from proofrun.recipe import load_recipe
+from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import RunName, find_recipe
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,9 @@ crop, flip and jitter of each image. The state of the stream is therefore (epoch
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -51,24 +53,22 @@ class PilTrain:
         if state is not None:
             check_state(state, self._key)
             self._epoch, self._step = int(state["epoch"]), int(state["step"])
-        self._images = images
+        self._data = _TrainSet(images, spec, seed)
+        self._images = len(images.files)
         self._batch = batch
         self._shard = shard
         self._seed = seed
-        self._plan: list[list[tuple[int, int]]] = []
-        data = _TrainSet(images, spec, seed)
-        self._loader = _data_loader(data, self._plan, shard, persistent=True)
 
     def epoch(self) -> Iterator[Batch]:
         if self._step == self.steps:
             self._epoch, self._step = self._epoch + 1, 0
-        order = epoch_order(len(self._images.files), self._seed, self._epoch)
+        order = epoch_order(self._images, self._seed, self._epoch)
         mine = order[self._shard.rank :: self._shard.world].tolist()
-        self._plan[:] = [
+        plan = [
             [(self._epoch, i) for i in mine[step * self._batch : (step + 1) * self._batch]]
             for step in range(self._step, self.steps)
         ]
-        for batch in _checked(self._loader):
+        for batch in _batches(self._data, plan, self._shard):
             self._step += 1
             yield batch
 
@@ -76,7 +76,7 @@ class PilTrain:
         return self._key | {"epoch": self._epoch, "step": self._step}
 
     def close(self) -> None:
-        del self._loader  # ends its worker processes
+        """Worker processes end with each epoch."""
 
 
 class PilEval:
@@ -85,11 +85,12 @@ class PilEval:
     def __init__(self, images: ImageList, protocol: EvalProtocol, batch: int, shard: Shard) -> None:
         ids = list(eval_ids(len(images.files), shard))
         batches = eval_batches(len(images.files), shard.world, batch)
-        plan = [ids[step * batch : (step + 1) * batch] for step in range(batches)]
-        self._loader = _data_loader(_EvalSet(images, protocol), plan, shard, persistent=False)
+        self._data = _EvalSet(images, protocol)
+        self._plan = [ids[step * batch : (step + 1) * batch] for step in range(batches)]
+        self._shard = shard
 
     def __iter__(self) -> Iterator[Batch]:
-        return _checked(self._loader)
+        return _batches(self._data, self._plan, self._shard)
 
     def close(self) -> None:
         """Worker processes end with each pass."""
@@ -139,6 +140,7 @@ class _Images(Dataset[Batch]):
     def __init__(self, images: ImageList, size: int) -> None:
         self._images = images
         self._size = size
+        import_torchvision()  # takes seconds: once here, not in a step or in every worker process
 
     def _batch(self, ids: list[int], decoded: Iterator[Image.Image]) -> Batch | DataError:
         rows = np.zeros((len(ids), self._size, self._size, 3), np.uint8)
@@ -193,18 +195,20 @@ class _EvalSet(_Images):
         return self._batch(ids, (eval_transform(self._decode(i), self._protocol) for i in ids))
 
 
-def _data_loader(
-    data: _Images, plan: list[Any], shard: Shard, persistent: bool
-) -> DataLoader[Batch]:
-    return DataLoader(
+def _batches(data: _Images, plan: list[Any], shard: Shard) -> Iterator[Batch]:
+    """The batches of `plan`, made in worker processes that end with this iterator."""
+    loader = DataLoader(
         data,
         batch_sampler=plan,
         collate_fn=_same,
         num_workers=shard.threads,
-        persistent_workers=persistent and shard.threads > 0,
         worker_init_fn=_leave_signals_to_the_rank,
         generator=torch.Generator(),  # else every pass draws from the global one
     )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 def _same(batch: T) -> T:
@@ -214,11 +218,11 @@ def _same(batch: T) -> T:
 def _leave_signals_to_the_rank(worker: int) -> None:
     """A signal to the whole process group must not take the data from a rank that wants to save."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_rank_says, daemon=True).start()
 
 
-def _checked(loader: DataLoader[Batch]) -> Iterator[Batch]:
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+def _end_when_the_rank_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proofrun.errors import RecipeError
-from proofrun.recipe import Claim, Recipe, load_recipe
+from proofrun.recipe import Claim, Recipe
+from proofrun.recipe_yaml import load_recipe
 
 from . import measure
 from .learn import accuracy_rows, mark_rows

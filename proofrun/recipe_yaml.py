@@ -1,0 +1,187 @@
+"""Reading of recipe files: YAML to `Recipe`, errors with file, line and the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from proofrun.errors import RecipeError
+from proofrun.recipe import Recipe
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number (YAML 1.2) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    problem=f"line {line}: {key.value!r} is given twice"
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML text as plain Python values; raises yaml.YAMLError."""
+    return yaml.load(text, _Yaml12Loader)  # noqa: S506 - a SafeLoader
+
+
+def load_recipe(path: Path) -> dict[str, Recipe]:
+    """Read `recipe.yaml`: {data name: complete recipe}; the published one comes first.
+
+    Raises RecipeError with file, line, the offending key and the nearest valid one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}); every recipe needs one") from None
+    try:
+        raw = parse_yaml(text)
+        lines = _key_lines(yaml.compose(text, yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}:1: a recipe is a mapping of sections, like `name: …`")
+    rehearsal = raw.pop("rehearsal", None)
+    published = _validate(raw, path, lines, ())
+    recipes = {published.data.name: published}
+    if rehearsal is not None:
+        if not isinstance(rehearsal, dict):
+            raise RecipeError(f"{path}:{lines[('rehearsal',)]}: rehearsal must be a mapping")
+        merged = deep_merge(raw, rehearsal)
+        small = _validate(merged, path, lines, ("rehearsal",))
+        if small.data.name in recipes:
+            raise RecipeError(f"{path}: the rehearsal needs a data name of its own")
+        recipes[small.data.name] = small
+    return recipes
+
+
+def deep_merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `change` laid over it: mappings are merged, anything else is replaced."""
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        # A schedule of another kind shares no keys with the one it replaces.
+        replaced = both and "kind" in value and value["kind"] != merged[key].get("kind")
+        merged[key] = deep_merge(merged[key], value) if both and not replaced else value
+    return merged
+
+
+def validate_recipe(raw: dict[str, Any]) -> Recipe:
+    """A recipe from plain values; tuples may come as lists. Raises pydantic.ValidationError."""
+    return Recipe.model_validate_json(_json(raw))
+
+
+def _json(raw: dict[str, Any]) -> str:
+    # JSON input: strict mode then takes a list for a tuple, and still no string for a number.
+    return json.dumps(raw)
+
+
+Loc = tuple[str | int, ...]
+
+
+def _validate(raw: dict[str, Any], path: Path, lines: dict[Loc, int], prefix: Loc) -> Recipe:
+    try:
+        return validate_recipe(raw)
+    except TypeError as error:  # a date or another value that YAML knows and JSON does not
+        raise RecipeError(f"{path}: {error}; put the value in quotes") from None
+    except ValidationError as error:
+        first = first_error(error)
+        where = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
+        line = _line_of(lines, prefix, first["loc"])
+        raise RecipeError(f"{path}:{line}: {where}: {explain(first)}") from None
+
+
+def first_error(error: ValidationError) -> Any:
+    """The error to show: an unknown key explains the missing one that it was meant to be."""
+    errors = error.errors()
+    return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+
+
+def explain(error: Any) -> str:
+    """One pydantic error as a phrase that says what to do."""
+    loc: Loc = error["loc"]
+    if error["type"] == "extra_forbidden":
+        valid = _keys_at(loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), valid, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
+        return f"unknown key; {hint}"
+    if error["type"] == "missing":
+        return "this key is missing"
+    given = error.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+    return f"{error['msg']}{shown}"
+
+
+def _keys_at(loc: Loc) -> list[str]:
+    """The valid keys of the section at `loc`, by walking the models' own fields."""
+    models: list[type[BaseModel]] = [Recipe]
+    for part in loc:
+        found: list[type[BaseModel]] = []
+        for model in models:
+            for name, field in model.model_fields.items():
+                if part in (name, field.alias):
+                    found += _models_in(field.annotation)
+        # A part that names no field is a list index or a union tag: stay at the same models.
+        models = found or models
+    tag = [m for m in models if loc and _kind_of(m) == loc[-1]]
+    return sorted({f.alias or name for m in tag or models for name, f in m.model_fields.items()})
+
+
+def _kind_of(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
+
+
+def _key_lines(node: yaml.Node | None) -> dict[Loc, int]:
+    """{key path: line number from 1} of every key and list item in a composed YAML document."""
+    found: dict[Loc, int] = {}
+
+    def walk(node: yaml.Node | None, loc: Loc) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                found[(*loc, key.value)] = key.start_mark.line + 1
+                walk(value, (*loc, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                found[(*loc, index)] = value.start_mark.line + 1
+                walk(value, (*loc, index))
+
+    walk(node, ())
+    return found
+
+
+def _line_of(lines: dict[Loc, int], prefix: Loc, loc: Loc) -> int:
+    """The line of `loc`, or of its nearest parent; what a section does not say, its base says."""
+    # pydantic puts the tag of a union ("step") into the path; the file has no such key.
+    for end in range(len(loc), 0, -1):
+        for start in (prefix, ()):
+            for candidate in (loc[:end], tuple(p for p in loc[:end] if p not in _TAGS)):
+                if (*start, *candidate) in lines:
+                    return lines[(*start, *candidate)]
+    return lines.get(prefix, 1)
+
+
+_TAGS = {"step", "multistep", "cosine"}
