@@ -7,7 +7,6 @@ into 1, so each rank leaves a status, and launch exits with the code in it.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import subprocess
@@ -30,6 +29,7 @@ import psutil
 from proofrun import device, preflight
 from proofrun.errors import RESTARTABLE, Exit, OverrideError, ProofrunError, main_exit
 from proofrun.folders import RunFolder, open_folder
+from proofrun.process import stop_with_parent
 from proofrun.runs import Plan, RunName, World, apply_overrides, find_recipe
 from proofrun.status import Status, provenance
 
@@ -197,7 +197,7 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
             stdout=subprocess.PIPE,
             stderr=log,  # tracebacks are for the log; users get one line
             start_new_session=True,  # Ctrl-C reaches launch alone, which passes it on once
-            preexec_fn=_die_with_launch,
+            preexec_fn=stop_with_parent,
         )
         relay = threading.Thread(target=_relay, args=(process.stdout, log), daemon=True)
         relay.start()
@@ -205,12 +205,6 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
             process.wait()
         relay.join(timeout=5)
     return folder.outcome(stopped=forward.used)
-
-
-def _die_with_launch() -> None:
-    """In the child: SIGTERM when launch dies, so that a killed launch leaves no run behind."""
-    set_parent_death_signal = 1  # prctl's PR_SET_PDEATHSIG
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 class _Forward:

@@ -157,6 +157,9 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         commit=read_provenance(run_dir).get("commit"),
         first_step=state.step,
     )
+    at_end = state.step % loader.steps == 0 or state.step == job.total_steps
+    if saved and at_end and plan.purpose == "full":
+        job.owes_epoch_end = not saved["meta"]["epoch_ended"]
     if writer is not None:
         _announce(job, writer, parameters, saved)
     return job

@@ -61,6 +61,7 @@ class Job:
     commit: str | None  # of the code that runs
     stop: tuple[int, str] | None = None  # (step, "mark" or "signal"), as announced by rank 0
     first_step: int = 0  # of this process
+    owes_epoch_end: bool = False  # saved at an epoch's last step, before its evaluation
     averaged: nn.Module | None = field(default=None, repr=False)
 
     @property
@@ -88,6 +89,8 @@ def train(job: Job) -> Exit:
     job.net.train()
     job.clock.start_mark()
     job.window.start()
+    if job.owes_epoch_end:
+        _end_of_epoch(job)
     _agree(job, False, None)  # a mark that fell due while a process was killed
     _settle(job)
     while state.step < job.total_steps:
@@ -315,6 +318,7 @@ def _save(job: Job, why: str, best: bool = False) -> None:
                 "run": job.plan.run,
                 "why": why,
                 "keep": why in ("mark", "final"),
+                "epoch_ended": why in ("epoch", "final"),
                 "epoch": job.epoch,
                 "seq": job.writer.next_seq,
                 "world": device.world,

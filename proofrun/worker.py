@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from proofrun.errors import Exit
+from proofrun.process import stop_with_parent
 
 
 def main(run_dir: Path) -> Exit:
@@ -22,6 +23,7 @@ def main(run_dir: Path) -> Exit:
 
     signal.signal(signal.SIGTERM, remember)
     signal.signal(signal.SIGINT, remember)
+    stop_with_parent()  # a killed torchrun leaves no ranks behind: they save and go
     from proofrun.session import run_rank
 
     return run_rank(run_dir, received)
