@@ -6,6 +6,7 @@ Invariants of our own code are `assert`, not these.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -151,8 +152,8 @@ def main_exit(main: Callable[[], int | None], name: str) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
-    except BrokenPipeError:  # `report.py logs/ | head`
-        sys.stderr.close()
+    except BrokenPipeError:  # `report.py logs/ | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = Exit.OK
     sys.exit(int(code))
 

@@ -40,10 +40,11 @@ class RunFolder:
         for path in self.path.glob("status*.json"):
             path.unlink()
 
-    def outcome(self, stopped: bool) -> Status:
+    def outcome(self, stopped: bool, killed: bool = False) -> Status:
         """How the attempt ended: the first rank that named a cause, else that a rank died silently.
 
         `stopped`: launch was told to stop, so a rank that ends without a word did as it was told.
+        `killed`: torchrun was killed; its ranks may have saved, but nobody asked them to stop.
         A run whose rank 0 could not say it gets its last events from here.
         """
         found = [Status.read(path) for path in self.path.glob("status*.json")]
@@ -55,6 +56,9 @@ class RunFolder:
         if cause is None and stopped and silent:
             message = "stopped by a signal before it could save; the same command goes on"
             cause = Status(int(Exit.INTERRUPTED), message, silent[0], time.time())
+        elif cause is None and killed and not stopped:
+            message = "torchrun was killed; the same command goes on from the last checkpoint"
+            cause = Status(int(Exit.WORKER_DIED), message, 0, time.time())
         elif cause is None and (silent or any(s.code == Exit.WORKER_DIED for s in said)):
             cause = Status(
                 code=int(Exit.WORKER_DIED),

@@ -204,7 +204,7 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
         with _Forward(process) as forward:
             process.wait()
         relay.join(timeout=5)
-    return folder.outcome(stopped=forward.used)
+    return folder.outcome(stopped=forward.used, killed=process.returncode < 0)
 
 
 class _Forward:

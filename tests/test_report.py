@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -134,6 +135,16 @@ def test_damaged_logs_are_counted_and_the_rest_is_used(tmp_path):
     assert "rejected line" in done.stdout and "events.jsonl:1" in done.stdout
     assert len(rows(tmp_path, "rejected_lines")) >= 4
     assert {r["model"] for r in rows(tmp_path, "accuracy")} >= {"GoogLeNet"}
+
+
+def test_a_reader_that_leaves_early_is_no_failure(tmp_path):
+    FakeRun(DIGITS).write(tmp_path)
+    tool = shlex.join([sys.executable, str(ROOT / "tools" / "report.py"), str(tmp_path)])
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {tool} | head -1"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert (tmp_path / "report" / "report.html").exists()
 
 
 def test_numbers_that_are_not_finite(tmp_path):

@@ -118,6 +118,18 @@ def test_every_script_returns_the_interpreters_exit_code(tmp_path):
         assert done.stdout.strip().endswith(f"launch.py {script.stem} --flag a b")
 
 
+def test_a_link_to_a_script_is_that_run(tmp_path):
+    stub = tmp_path / "python3"
+    stub.write_text('#!/bin/sh\necho "$@"\n')
+    stub.chmod(0o755)
+    (tmp_path / "mine.sh").symlink_to(SCRIPTS[0])
+    done = subprocess.run(
+        ["bash", str(tmp_path / "mine.sh")],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.strip().endswith(f"launch.py {SCRIPTS[0].stem}"), done.stderr
+
+
 def test_before_installation_a_script_says_what_to_run(tmp_path):
     """A bare interpreter without the packages, in a checkout without .venv."""
     for name in ("env.sh", "run_scripts", "proofrun", "recipes"):

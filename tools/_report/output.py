@@ -14,6 +14,11 @@ from .render import markdown, terminal, write_csv, write_text
 from .tables import frames
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # `| head` is no failure
+
+
 def write_report(report: Report, out: Path) -> Path:
     """Print the tables and write report.md, report.html and one CSV a table into `out`.
 
@@ -23,11 +28,11 @@ def write_report(report: Report, out: Path) -> Path:
     on_screen = [grid for grid in shown if grid.key != "references"]
     if not report.others:
         on_screen = [grid for grid in on_screen if grid.key != "others"]
-    console = Console(file=sys.stdout, highlight=False)
-    terminal(console, on_screen, report.logs.rejected)
-    console.print(f"\n{report.summary}", soft_wrap=True)
     write_text(out / "report.md", markdown(shown, report.logs.rejected, report.summary))
     write_csv(out, frames(report))
     path = out / "report.html"
     write_text(path, page(report, shown))
+    console = _Console(file=sys.stdout, highlight=False)
+    terminal(console, on_screen, report.logs.rejected)
+    console.print(f"\n{report.summary}", soft_wrap=True)
     return path
