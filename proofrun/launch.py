@@ -175,7 +175,7 @@ def environment(plan: Plan) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     if sys.stdout.isatty():
-        own["COLUMNS"] = str(os.get_terminal_size().columns)
+        own["COLUMNS"] = str(os.get_terminal_size().columns or 100)
     for name in ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS"):
         if not os.environ.get(name):
             own[name] = str(share)
@@ -240,13 +240,15 @@ class _Forward:
 def _relay(source: IO[bytes] | None, log: IO[bytes]) -> None:
     """Copy what the ranks print to our stdout and, without the bar's redrawn lines, to the log."""
     assert source is not None
+    rest = b""
     while chunk := os.read(source.fileno(), 65536):
         try:
             sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
         except (BrokenPipeError, ValueError):
             pass  # nobody reads any more: the run goes on, the log is complete
-        log.write(b"".join(part for part in chunk.splitlines(True) if not part.endswith(b"\r")))
+        *lines, rest = (rest + chunk).split(b"\n")
+        log.writelines(line.rpartition(b"\r")[2] + b"\n" for line in lines)
         log.flush()
 
 
