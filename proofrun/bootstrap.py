@@ -15,6 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_INSTALLED = 14  # proofrun.errors.Exit.NOT_INSTALLED; that module may not be importable yet
 
 
+def in_checkout(path: Path) -> str:
+    """A path as a log shows it: relative to the checkout where it lies in there."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
 def ensure(*packages: str) -> None:
     """Return when every package can be found; else go on in `.venv`, else exit with one line."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]

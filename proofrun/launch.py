@@ -120,7 +120,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     steps = options.throughput or options.max_steps
     plan = Plan(
         run=str(name),
-        recipe_dir=str(recipe_dir),
+        recipe_dir=bootstrap.in_checkout(recipe_dir),
         recipe=recipe,
         precision=name.precision,
         world=World(cards=name.cards),
@@ -131,7 +131,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         max_steps=steps,
         log_interval=options.log_interval or (2 if options.throughput else 10),
         overrides=overrides,
-        data_dir=str(data_dir),
+        data_dir=bootstrap.in_checkout(data_dir),
         data_hash=data_hash,
     )
     preflight.check_batch(plan)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from proofrun import checkpoint, events
+from proofrun.bootstrap import ROOT
 from proofrun.data import Shard, open_train
 from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
@@ -104,7 +105,7 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
 
     held = hold(run_dir) if device.rank == 0 else None
     torch.manual_seed(plan.seed)
-    model = build_model(Path(plan.recipe_dir), data.classes, dict(plan.recipe.model.options))
+    model = build_model(ROOT / plan.recipe_dir, data.classes, dict(plan.recipe.model.options))
     model = model.to(device.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = sum(p.numel() for p in model.parameters())
     optimizer = build_optimizer(model, plan.recipe.optimizer, device)
@@ -188,7 +189,7 @@ def open_lists(plan: Plan) -> tuple[ImageList, ImageList]:
             synthetic_list(data.train_images, data.classes),
             synthetic_list(data.val_images, data.classes),
         )
-    root = Path(plan.data_dir)
+    root = ROOT / plan.data_dir  # an absolute path stays what it is
     return read_split(root, "train", data.classes), read_split(root, "val", data.classes)
 
 
