@@ -203,7 +203,7 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
         relay.start()
         with _Forward(process) as forward:
             process.wait()
-        relay.join(timeout=5)
+        relay.join(timeout=60)  # ranks that outlive torchrun still save and print
     return folder.outcome(stopped=forward.used, killed=process.returncode < 0)
 
 
