@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing as mp
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_interrupted_epoch_goes_on_with_worker_processes(images):
 
 
 def test_signals_are_left_to_the_rank(images):
-    """Worker processes outlive a signal to the whole group; one from the rank itself ends them."""
+    """Worker processes outlive a signal to the whole group, and end with their epoch."""
     loader = open_train("torchvision", images, train_input(), 2, Shard(0, 1, 1), 0)
     batches = loader.epoch()
     next(batches)
@@ -120,12 +121,22 @@ def test_signals_are_left_to_the_rank(images):
         subprocess.run(["kill", number, str(worker.pid)], check=True)
     assert len(list(batches)) == loader.steps - 1
     assert mp.active_children() == []
-    batches = loader.epoch()
-    next(batches)
-    (worker,) = mp.active_children()
-    worker.terminate()
-    worker.join(10)
     assert worker.exitcode == 0
+
+
+def test_a_process_that_forgets_its_loader_can_still_exit(images, tmp_path):
+    code = (
+        "import sys; sys.path[:0] = ['.', 'tests']\n"
+        "from images import image_list, train_input\n"
+        "from pathlib import Path\n"
+        "from proofrun.data import Shard, open_train\n"
+        "from proofrun.data.lists import read_split\n"
+        f"images = read_split(Path({str(images.root)!r}), 'train', {images.class_count})\n"
+        "batches = open_train('torchvision', images, train_input(), 2, Shard(0, 1, 1), 0).epoch()\n"
+        "next(batches)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_evaluation_with_worker_processes(images):

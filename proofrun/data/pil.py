@@ -6,9 +6,9 @@ crop, flip and jitter of each image. The state of the stream is therefore (epoch
 
 from __future__ import annotations
 
-import os
+import atexit
+import multiprocessing as mp
 import signal
-import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -205,10 +205,34 @@ def _batches(data: _Images, plan: list[Any], shard: Shard) -> Iterator[Batch]:
         worker_init_fn=_leave_signals_to_the_rank,
         generator=torch.Generator(),  # else every pass draws from the global one
     )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    others = set(mp.active_children())
+    # Blocked while the processes are born, so that they never see a signal before they ignore it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        batches = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        born = set(mp.active_children()) - others
+        _alive.update(born)
+    try:
+        for batch in batches:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    finally:
+        del batches  # its end is that of the processes, also where an error keeps this frame
+        _alive.difference_update(born)
+
+
+_alive: set[Any] = set()  # processes of passes that have not ended
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Before multiprocessing's own exit function, which waits for processes that it can't end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a dead worker for a fault
+    for worker in _alive:
+        worker.kill()
 
 
 def _same(batch: T) -> T:
@@ -216,13 +240,10 @@ def _same(batch: T) -> T:
 
 
 def _leave_signals_to_the_rank(worker: int) -> None:
-    """A signal to the whole process group must not take the data from a rank that wants to save."""
+    """A signal to the whole process group must not take the data from a rank that wants to save.
+
+    DataLoader tells a worker through its queue to end, and a worker whose rank has died notices
+    that by itself within seconds. `_end_workers` has those that an exiting rank forgot.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_the_rank_says, daemon=True).start()
-
-
-def _end_when_the_rank_says() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
