@@ -77,7 +77,7 @@ class FakeRun:
 
     def plan(self) -> Plan:
         name = RunName.parse(self.name)
-        recipe = self.recipe or find_recipe(name, RECIPES)[1]
+        recipe = self.recipe or find_recipe(str(name), RECIPES)[2]
         recipe, overrides = apply_overrides(recipe, self.overrides)
         fields: dict[str, Any] = {
             "run": self.name,
@@ -147,8 +147,13 @@ class _Writer:
             lr=plan.lr,
             steps_per_epoch=self.steps_per_epoch,
             parameters=plan.recipe.model.parameters,
-            amp_dtype="bfloat16" if plan.precision == "AMP" else None,
+            amp_dtype=self.amp_dtype(),
         )
+
+    def amp_dtype(self) -> str | None:
+        on_cpu = self.plan.device == "CPU"
+        dtype = "bfloat16" if on_cpu else self.plan.recipe.precision.amp.dtype
+        return dtype if self.plan.precision == "AMP" else None
 
     def run(self) -> None:
         fake = self.fake

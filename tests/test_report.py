@@ -187,7 +187,7 @@ def test_the_page_is_self_contained_and_escapes_everything(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert all(link.startswith("#") for link in page.links), page.links
     assert not re.search(r"url\((?!#)|@import", text)
-    assert page.tags.count("svg") == 4 and "prefers-color-scheme:dark" in text
+    assert page.tags.count("svg") == 4 and "prefers-color-scheme: dark" in text
     assert "<script>" not in (tmp_path / "report" / "report.md").read_text()
 
 

@@ -16,12 +16,12 @@ from proofrun import bootstrap
 bootstrap.ensure("numpy", "PIL", "pydantic", "yaml", "sklearn")
 
 from proofrun.data import digits  # noqa: E402
-from proofrun.errors import main_exit  # noqa: E402
+from proofrun.errors import Parser, main_exit  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="dataset.py", description=__doc__.splitlines()[0])
+    parser = Parser(prog="dataset.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     prepare = commands.add_parser("prepare", help="write a data set in the ImageNet layout")
     sets = prepare.add_subparsers(dest="data_set", required=True)

@@ -17,12 +17,12 @@ from proofrun import bootstrap  # noqa: E402
 
 bootstrap.ensure("pydantic", "yaml", "pandas", "matplotlib", "rich")
 
-from proofrun.errors import Exit, main_exit  # noqa: E402
+from proofrun.errors import Exit, Parser, UsageError, main_exit  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="report.py", description=__doc__.splitlines()[0])
+    parser = Parser(prog="report.py", description=__doc__.splitlines()[0])
     parser.add_argument(
         "paths", nargs="*", type=Path, default=[Path("logs")], help="log folders or run folders"
     )
@@ -51,11 +51,23 @@ def main() -> Exit:
 
     logs = read_logs(args.paths)
     report = build(logs, ROOT / "recipes" if args.all_claims else None)
-    page = write_report(report, args.out or logs.root / "report")
+    page = write_report(report, args.out or _beside(args.paths[0], logs.root))
     if args.gate:
-        print(f"gate: {'passed' if report.all_reproduced else 'failed'}; {report.summary}")
+        print(f"gate: {'passed' if report.all_reproduced else 'failed'}")
     print(f"Report page: {page}")
+    if not logs.runs:
+        raise UsageError(f"none of the runs under {logs.root} can be read; the lines above say why")
     return Exit.VERDICT if args.gate and not report.all_reproduced else Exit.OK
+
+
+def _beside(given: Path, root: Path) -> Path:
+    """`<logs>/report`, spelled as the user spelled the path."""
+    steps = len(given.resolve().parts) - len(root.parts)
+    return (
+        (given, given.parent, given.parent.parent)[steps] / "report"
+        if 0 <= steps <= 2
+        else (root / "report")
+    )
 
 
 if __name__ == "__main__":

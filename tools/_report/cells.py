@@ -39,6 +39,7 @@ Cell = tuple[Span, ...]
 class Column:
     title: str
     numeric: bool = False
+    wrap: bool = False  # holds words that may stand on several lines
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def cell(text: object, sources: tuple[str, ...] = (), why: str = "") -> Cell:
 
 
 def precision(row: Row) -> str:
-    """`AMP (bfloat16)`: what mixed precision was on this device."""
-    return f"{row.precision} ({row.amp_dtype})" if row.amp_dtype else row.precision
+    """`AMP bf16`: what mixed precision was on this device."""
+    short = (row.amp_dtype or "").replace("bfloat", "bf").replace("float", "fp")
+    return f"{row.precision} {short}".strip()
 
 
 def conditions(row: Row) -> str:
@@ -112,11 +114,12 @@ def conditions(row: Row) -> str:
 
 
 def claim_name(judgement: Judgement) -> str:
-    """`img/s on 8`, `top1`, `top1_acc`."""
+    """`8 cards`, `scaling on 8`, `top1`, `top1_acc`."""
     claim = judgement.claim
+    if claim.metric == "throughput":
+        return f"{claim.cards} card{'s' * (claim.cards != 1)}"
     name = units.title(claim.metric)
-    on_cards = claim.metric in ("throughput", "scaling")
-    return f"{name} on {claim.cards}" if on_cards else name
+    return f"{name} on {claim.cards}" if claim.metric == "scaling" else name
 
 
 def cards_text(cards: int | None, device: str) -> str:
@@ -137,16 +140,10 @@ def bound_text(judgement: Judgement) -> str:
     return units.bound(claim.metric, claim.direction, claim.value)
 
 
-def _label(judgement: Judgement) -> str:
-    label = judgement.claim.label
-    return "" if label == "published" else f", {clean(label)}"
-
-
 def verdict_span(judgement: Judgement, prefix: str = "") -> Span:
     text = f"{prefix}{SYMBOL[judgement.verdict]} {judgement.verdict}"
-    ratio = judgement.ratio
-    if judgement.verdict == Verdict.DIFFERENT_HARDWARE and ratio is not None:
-        text += f" ({units.ratio(ratio)})"
+    if judgement.verdict == Verdict.DIFFERENT_HARDWARE and judgement.ratio is not None:
+        text += f" ({units.ratio(judgement.ratio)})"
     why = clean(judgement.reason)
     return Span(text, judgement.verdict, judgement.estimate.sources, why)
 
@@ -155,10 +152,12 @@ def claim_cells(row: Row) -> tuple[Cell, Cell]:
     """The claim and verdict cells: one line for each claim that was judged."""
     if not row.judgements:
         return cell("no claim applies"), cell(NONE)
-    claims = [f"{claim_name(j)} {bound_text(j)}{_label(j)}" for j in row.judgements]
+    claims = [Span(f"{claim_name(j)} {bound_text(j)}") for j in row.judgements]
+    labels = dict.fromkeys(clean(j.claim.label) for j in row.judgements)
+    labels.pop("published", None)
     several = len(row.judgements) > 1
     return (
-        tuple(Span(text) for text in claims),
+        (*claims, *(Span(label, muted=True) for label in labels)),
         tuple(verdict_span(j, f"{claim_name(j)}: " if several else "") for j in row.judgements),
     )
 

@@ -25,7 +25,6 @@ from .cells import (
 )
 from .measure import MARK_METRICS, State, Throughput
 from .rows import AccuracyRow, MarkRow, ThroughputRow
-from .verdict import Verdict
 
 
 def grids(report: Report) -> list[Grid]:
@@ -42,8 +41,12 @@ def grids(report: Report) -> list[Grid]:
 def _accuracy(rows: list[AccuracyRow]) -> Grid:
     names = "Model Data Precision Epochs Cards Device top1_% top5_% n Images Protocol Claim Verdict"
     numeric = {"Epochs", "top1_%", "top5_%", "n", "Images"}
-    columns = [Column(name.replace("_", " "), name in numeric) for name in names.split()]
-    grid = Grid("accuracy", "Accuracy", (*columns, Column("Flags")), empty="no finished run")
+    wrap = {"Device", "Protocol", "Flags"}
+    columns = tuple(
+        Column(name.replace("_", " "), name in numeric, name in wrap)
+        for name in (*names.split(), "Flags")
+    )
+    grid = Grid("accuracy", "Accuracy", columns, empty="no finished run")
     for row in rows:
         found = row.accuracy
         images = "n/a"
@@ -60,26 +63,27 @@ def _accuracy(rows: list[AccuracyRow]) -> Grid:
             value_cell("top1", found.top1 if found else None),
             value_cell("top5", found.top5 if found else None),
             cell(found.top1.n if found else 0),
-            cell(images, found.top1.sources if found else ()),
+            cell(images, found.top1.sources if found else (), _binomial(row)),
             cell(row.protocol),
             *claim_cells(row),
             cell(", ".join(row.flags) or NONE),
         )
         grid.rows.append(GridRow(cells))
     grid.reasons = reasons(rows)
-    grid.reasons += [r for row in rows for r in _binomial(row)]
+    judged = [row for row in rows if row.judgements and _binomial(row)]
+    grid.reasons += [(conditions(row), None, _binomial(row)) for row in judged]
     return grid
 
 
-def _binomial(row: AccuracyRow) -> list[tuple[str, Verdict | None, str]]:
+def _binomial(row: AccuracyRow) -> str:
     """The evaluation's own error, for readers; it is no part of the verdict."""
     found = row.accuracy
     if found is None or found.top1.value is None or not found.count:
-        return []
+        return ""
     p = found.top1.value / 100
     error = 100 * math.sqrt(p * (1 - p) / found.count)
     said = f"binomial standard error of top1 on {found.count:,} images: {error:.2f} points"
-    return [(conditions(row), None, f"{said}; shown, not part of the verdict")]
+    return f"{said} (shown, not part of the verdict)"
 
 
 def _rate(found: Throughput | None) -> Cell:
@@ -105,17 +109,17 @@ def _throughput(rows: list[ThroughputRow]) -> Grid:
     columns = (
         Column("Model"),
         Column("Data"),
-        Column("Device"),
+        Column("Device", wrap=True),
         Column("Precision"),
         Column("1 card, img/s", True),
         Column("N", True),
         Column("N cards, img/s", True),
         Column("Scaling", True),
-        Column("vs FP32", True),
+        Column("AMP / FP32", True),
         Column("Data wait", True),
         Column("Claim"),
         Column("Verdict"),
-        Column("Flags"),
+        Column("Flags", wrap=True),
     )
     grid = Grid("throughput", "Throughput", columns, empty="no finished run")
     for row in rows:
@@ -146,11 +150,11 @@ def _throughput(rows: list[ThroughputRow]) -> Grid:
 
 def _mark(rows: list[MarkRow]) -> Grid:
     columns = (
-        Column("Run"),
+        Column("Run", wrap=True),
         Column("n", True),
         Column("State"),
         *(Column(units.title(f"mark_{name}"), True) for name in MARK_METRICS),
-        Column("Flags"),
+        Column("Flags", wrap=True),
     )
     empty = "no finished run with a mark"
     grid = Grid("mark", "Time mark", columns, empty=empty)
@@ -168,7 +172,7 @@ def _mark(rows: list[MarkRow]) -> Grid:
         verdicts: list[Cell] = []
         for name in MARK_METRICS:
             j = by_metric.get(name)
-            claims.append(cell(bound_text(j).removesuffix(" epochs") if j else NONE))
+            claims.append(cell(bound_text(j) if j else NONE))
             verdicts.append((verdict_span(j),) if j else cell(NONE))
         if not by_metric:
             claims[0] = cell("no claim applies")
@@ -186,15 +190,15 @@ def _state(state: State | None) -> list[Cell]:
 
 def _others(report: Report) -> Grid:
     columns = (
-        Column("Run"),
+        Column("Run", wrap=True),
         Column("No."),
         Column("Status"),
         Column("Epoch", True),
         Column("ce", True),
         Column("top1 %", True),
         Column("img/s", True),
-        Column("Flags"),
-        Column("Message"),
+        Column("Flags", wrap=True),
+        Column("Message", wrap=True),
     )
     title = "Runs in no table above (in progress, failed, or flagged; not judged)"
     grid = Grid("others", title, columns)
@@ -218,11 +222,11 @@ def _references(report: Report) -> Grid:
     columns = (
         Column("Beside"),
         Column("Network"),
-        Column("System"),
+        Column("System", wrap=True),
         Column("top1 %", True),
         Column("top5 %", True),
         Column("img/s (cards)", True),
-        Column("Recipe"),
+        Column("Recipe", wrap=True),
     )
     grid = Grid("references", "As published elsewhere (theirs, not measured here)", columns)
     for recipe in report.recipes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
 from .build import Report
+from .curves import figures
 from .grids import grids
 from .page import page
 from .render import markdown, terminal, write_csv, write_text
@@ -25,14 +27,13 @@ def write_report(report: Report, out: Path) -> Path:
     Returns the path of the page. Raises WriteError.
     """
     shown = grids(report)
-    on_screen = [grid for grid in shown if grid.key != "references"]
-    if not report.others:
-        on_screen = [grid for grid in on_screen if grid.key != "others"]
     write_text(out / "report.md", markdown(shown, report.logs.rejected, report.summary))
     write_csv(out, frames(report))
     path = out / "report.html"
-    write_text(path, page(report, shown))
+    write_text(path, page(report, shown, figures(report.logs.runs)))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an ASCII terminal has no ≥
     console = _Console(file=sys.stdout, highlight=False)
-    terminal(console, on_screen, report.logs.rejected)
+    terminal(console, shown, report.logs.rejected)
     console.print(f"\n{report.summary}", soft_wrap=True)
     return path

@@ -1,150 +1,195 @@
-"""The report as one self-contained HTML page: no script, no external resource, light and dark.
-
-Every text from a log goes through `_e`; numbers carry the log lines they come from.
-"""
+"""The self-contained page: verdict cards, tables, curves. Every field from a log is escaped."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import takewhile
+from pathlib import Path
 
-from . import units
+from . import plots, units
 from .build import Report
-from .cells import SYMBOL, Cell, Grid, claim_name, clean, conditions
-from .curves import Figure, figures
-from .plots import PALETTE, TITLES, svg
-from .read import Rejected
+from .cells import SYMBOL, Cell, Column, Grid, Span, claim_name, clean, conditions
+from .curves import Figure
 from .verdict import Judgement, Verdict
 
-_CLASS = {
-    Verdict.REPRODUCED: "good",
-    Verdict.NOT_REPRODUCED: "bad",
-    Verdict.INCONCLUSIVE: "open",
-    Verdict.NA: "none",
-    Verdict.DIFFERENT_HARDWARE: "other",
-}
+# Nothing may load, whatever a log smuggles in.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_RULE = (
+    "d is measured minus claimed, positive is better; s is the spread of at least 3 repeats, or a "
+    "known one with the row marked n = 1 or n = 2. Reproduced: d ≥ −tolerance + 1.645·s·√2. "
+    "Not reproduced: d < −tolerance − 1.645·s·√2. Inconclusive: in between, or no known s. "
+    "Accuracy needs equal data, protocol, epochs, global batch and precision, as far as the claim "
+    "states them; speed and marks also need the claim's hardware, else they are compared only. "
+    "Missing is n/a, never a pass."
+)
+REJECTED_SHOWN = 500
 
 
-def page(report: Report, grids: Sequence[Grid]) -> str:
-    """The whole page as text."""
+def page(report: Report, grids: Sequence[Grid], figures: Sequence[Figure]) -> str:
+    """The whole page as one string."""
+    tables = [grid for grid in grids if grid.rows or grid.key not in ("references", "others")]
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     body = [
-        "<header><h1>proofrun report</h1>",
-        f"<p>{_e(report.summary)}</p></header>",
+        f"<header><h1>proofrun report</h1><p class=muted>{_t(report.summary)}</p></header>",
         _cards(report),
-        *(_section(grid) for grid in grids),
-        *(_figure(figure, i) for i, figure in enumerate(figures(report.logs.runs))),
+        *(_section(grid) for grid in tables[:3]),
+        _curves(figures),
+        *(_section(grid) for grid in tables[3:]),
         _provenance(report),
-        _rejected(report.logs.rejected),
+        _rejected(report),
+        f"<footer class=muted><p>{_t(_RULE)}</p><p>Dotted numbers know the log lines they come "
+        "from: hold the pointer over them.</p></footer>",
     ]
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>proofrun report</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">\n'
+        f"<title>proofrun report</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
+        + "\n</main>\n</body>\n</html>\n"
     )
 
 
-def _e(text: object) -> str:
-    return html.escape(clean(text))
+def _t(text: object) -> str:
+    return escape(clean(text))
 
 
-def _chip(text: str, verdict: Verdict, why: str = "") -> str:
-    title = f' title="{_e(why)}"' if why else ""
-    return f'<span class="chip {_CLASS[verdict]}"{title}>{_e(text)}</span>'
+def _chip(verdict: Verdict, text: str) -> str:
+    name = verdict.value.replace(" ", "-").replace("/", "-")
+    return f'<span class="chip v-{name}">{_t(text)}</span>'
 
 
 def _cards(report: Report) -> str:
     cards = [_card(conditions(row), j) for row in report.rows for j in row.judgements]
-    return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+    if not cards:
+        return "<p class=empty>No claim applies to these runs, so there is no verdict.</p>"
+    return f"<ul class=cards>\n{chr(10).join(cards)}\n</ul>"
 
 
-def _card(what: str, judgement: Judgement) -> str:
-    claim = judgement.claim
+def _card(where: str, judgement: Judgement) -> str:
+    claim, verdict = judgement.claim, judgement.verdict
+    label = "" if claim.label == "published" else f" · {_t(claim.label)}"
     value = units.quantity(claim.metric, judgement.estimate.value)
     bound = units.bound(claim.metric, claim.direction, claim.value)
-    label = "" if claim.label == "published" else f", {claim.label}"
-    sources = ", ".join(judgement.estimate.sources)
-    chip = _chip(f"{SYMBOL[judgement.verdict]} {judgement.verdict}", judgement.verdict)
+    source = _t("; ".join(judgement.estimate.sources))
     return (
-        f'<article class="card {_CLASS[judgement.verdict]}" title="{_e(judgement.reason)}">{chip}'
-        f'<p class="value" data-source="{_e(sources)}">{_e(value)}</p>'
-        f"<p>{_e(claim_name(judgement))} · claim {_e(bound)}{_e(label)}</p>"
-        f'<p class="muted">{_e(what)}</p></article>'
+        f'<li class=card title="{_t(judgement.reason)}">'
+        f"{_chip(verdict, f'{SYMBOL[verdict]} {verdict}')}"
+        f'<div class=big data-src="{source}">{_t(value)}</div>'
+        f"<div>{_t(claim_name(judgement))} claimed {_t(bound)}{label}</div>"
+        f"{_breakable(f'<div class=sub>{_t(where)}</div>')}</li>"
     )
 
 
 def _section(grid: Grid) -> str:
-    if not grid.rows and grid.key in ("others", "references"):
+    shown = grid.dense()
+    parts = [f'<section id="{grid.key}">', f"<h2>{_t(grid.title)}</h2>"]
+    if grid.rows:
+        parts.append(_table(shown))
+    else:
+        parts.append(f"<p class=empty>{_t(grid.empty)}</p>")
+    if grid.reasons:
+        parts.append(f"<details><summary>Reasoning ({len(grid.reasons)})</summary><ul>")
+        parts += [
+            f"<li>{_chip(verdict, verdict.value) if verdict else ''} <b>{_t(what)}</b>: {_t(why)}"
+            "</li>"
+            for what, verdict, why in grid.reasons
+        ]
+        parts.append("</ul></details>")
+    parts.append(_sources(grid))
+    return "\n".join([*(part for part in parts if part), "</section>"])
+
+
+def _sources(grid: Grid) -> str:
+    """Every number of the table with its log lines, for readers without a pointer."""
+    found: dict[str, None] = {}
+    for row in grid.rows:
+        for cell in row.cells:
+            for span in cell:
+                if span.sources and span.verdict is None:
+                    lines = _t("; ".join(span.sources))
+                    found[f"{_t(span.text)} <span class=src>{lines}</span>"] = None
+    if not found:
         return ""
-    shown = grid.dense() if grid.rows else grid
+    items = "".join(f"<li>{item}</li>" for item in found)
+    return f"<details><summary>Log lines ({len(found)})</summary><ul>{items}</ul></details>"
+
+
+def _table(grid: Grid) -> str:
     head = "".join(
-        f'<th scope="col"{_numeric(column.numeric)}>{_e(column.title)}</th>'
-        for column in shown.columns
+        f'<th scope="col"{" class=num" if column.numeric else ""}>{_t(column.title)}</th>'
+        for column in grid.columns
     )
-    rows = [
-        ('<tr class="continued">' if row.continued else "<tr>")
-        + "".join(
-            f"<td{_numeric(column.numeric)}>{_cell(cell)}</td>"
-            for column, cell in zip(shown.columns, row.cells, strict=True)
+    rows = []
+    for index, row in enumerate(grid.rows):
+        below = list(takewhile(lambda r: r.continued, grid.rows[index + 1 :]))
+        cells = []
+        for i, column in enumerate(grid.columns):
+            if row.continued and _blank(row.cells[i]):
+                continue  # covered by the cell above
+            tall = len(below) + 1 if below and all(_blank(r.cells[i]) for r in below) else 1
+            cells.append(_cell(row.cells[i], column, 1 if row.continued else tall))
+        rows.append(f"<tr{' class=continued' if row.continued else ''}>{''.join(cells)}</tr>")
+    body = "\n".join(rows)
+    return (
+        f"<div class=scroll><table>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _blank(cell: Cell) -> bool:
+    return not any(span.text for span in cell)
+
+
+def _cell(cell: Cell, column: Column, rows: int) -> str:
+    names = ["num"] * column.numeric + ["wrap"] * column.wrap
+    attributes = f' class="{" ".join(names)}"' if names else ""
+    attributes += f' rowspan="{rows}"' if rows > 1 else ""
+    spans = "".join(_breakable(_span(span)) if column.wrap else _span(span) for span in cell)
+    # The wrapper keeps the lines of a cell together where rows become lists on a phone.
+    return f'<td{attributes} data-label="{_t(column.title)}"><div>{spans}</div></td>'
+
+
+def _breakable(markup: str) -> str:
+    """A run's name is one long word that may break at its joints; `n = 1` may not."""
+    return re.sub(r"_(?=[^<>]*<)", "_<wbr>", markup).replace("n = ", "n&nbsp;=&nbsp;")
+
+
+def _span(span: Span) -> str:
+    names = ["muted"] * span.muted
+    if span.verdict:
+        names += ["chip", f"v-{span.verdict.value.replace(' ', '-').replace('/', '-')}"]
+    attributes = f' class="{" ".join(names)}"' if names else ""
+    if span.sources:
+        attributes += f' data-src="{_t("; ".join(span.sources))}"'
+    title = span.why or "; ".join(span.sources)
+    if title:
+        attributes += f' title="{_t(title)}"'
+    return f"<span{attributes}>{_t(span.text)}</span>"
+
+
+def _curves(figures: Iterable[Figure]) -> str:
+    parts = []
+    for number, figure in enumerate(figures):
+        legend = "".join(
+            f'<li><span class=swatch style="background:var(--c{colour % plots.PALETTE})"></span>'
+            f"{_t(label)}{'' if status == 'finished' else f' ({_t(status)})'}</li>"
+            for label, colour, status in figure.runs
         )
-        + "</tr>"
-        for row in shown.rows
-    ]
-    table = (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        "</table></div>"
-        if rows
-        else f'<p class="muted">{_e(grid.empty)}</p>'
-    )
-    return (
-        f'<section id="{_e(grid.key)}"><h2>{_e(grid.title)}</h2>{table}{_reasons(grid)}</section>'
-    )
-
-
-def _numeric(numeric: bool) -> str:
-    return ' class="num"' if numeric else ""
-
-
-def _cell(cell: Cell) -> str:
-    spans = []
-    for span in cell:
-        if span.verdict is not None:
-            spans.append(_chip(span.text, span.verdict, span.why))
-            continue
-        where = f' title="{_e(", ".join(span.sources))}"' if span.sources else ""
-        muted = ' class="muted"' if span.muted else ""
-        spans.append(f"<span{where}{muted}>{_e(span.text)}</span>")
-    return "<br>".join(spans)
-
-
-def _reasons(grid: Grid) -> str:
-    if not grid.reasons:
+        panels = "\n".join(
+            f"<figure><figcaption>{_t(plots.TITLES[panel.key])}</figcaption>"
+            f"{plots.svg(panel, f'{number}{panel.key}')}</figure>"
+            for panel in figure.panels
+        )
+        parts.append(
+            f"<h3>{_t(figure.model)} on {_t(figure.data)}, over epochs</h3>\n"
+            f"<ul class=legend>{legend}</ul>\n<div class=panels>\n{panels}\n</div>"
+        )
+    if not parts:
         return ""
-    items = "".join(
-        f"<li>{_chip(verdict, verdict) + ' ' if verdict else ''}<b>{_e(what)}</b>: {_e(why)}</li>"
-        for what, verdict, why in grid.reasons
-    )
-    return f"<details><summary>Reasoning and numbers</summary><ul>{items}</ul></details>"
-
-
-def _figure(figure: Figure, index: int) -> str:
-    legend = "".join(
-        f'<li><i style="background:var(--c{colour % PALETTE})"></i>{_e(label)}'
-        f"{'' if status == 'finished' else f' ({_e(status)})'}</li>"
-        for label, colour, status in figure.runs
-    )
-    panels = "".join(
-        f"<figure><figcaption>{_e(TITLES[panel.key])}</figcaption>"
-        f"{svg(panel, f'{index}-{panel.key}')}</figure>"
-        for panel in figure.panels
-        if panel.series
-    )
-    return (
-        f"<section><h2>{_e(figure.model)} on {_e(figure.data)}: over epochs</h2>"
-        f'<ul class="legend">{legend}</ul><div class="panels">{panels}</div></section>'
-    )
+    return f'<section id="curves">\n<h2>Curves</h2>\n{chr(10).join(parts)}\n</section>'
 
 
 def _provenance(report: Report) -> str:
@@ -152,73 +197,35 @@ def _provenance(report: Report) -> str:
     parts = []
     for run in report.logs.runs:
         facts = run.start.provenance if run.start else {}
+        packages = dict(facts.get("packages") or {})
         shown = {
             "command": " ".join(map(str, facts.get("command") or [])),
             "commit": f"{facts.get('commit')}{' (changed)' if facts.get('dirty') else ''}",
             "device": run.device_name,
             "seed": run.plan.seed,
-            "packages": ", ".join(f"{k} {v}" for k, v in dict(facts.get("packages") or {}).items()),
+            "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
             "config": run.config_hash[:16],
             "log": run.file,
         }
-        rows = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in shown.items())
+        rows = "".join(f"<dt>{_t(key)}</dt><dd>{_t(value)}</dd>" for key, value in shown.items())
         title = f"{run.plan.run} / {run.number}: {run.status}"
-        parts.append(f"<details><summary>{_e(title)}</summary><dl>{rows}</dl></details>")
-    return f"<section><h2>Runs</h2>{''.join(parts)}</section>"
+        parts.append(f"<details><summary>{_t(title)}</summary><dl>{rows}</dl></details>")
+    return f'<section id="runs">\n<h2>Runs</h2>\n{chr(10).join(parts)}\n</section>'
 
 
-def _rejected(rejected: Sequence[Rejected]) -> str:
+def _rejected(report: Report) -> str:
+    rejected = report.logs.rejected
     if not rejected:
         return ""
-    items = "".join(f"<li><b>{_e(r.source)}</b>: {_e(r.reason)}</li>" for r in rejected[:500])
-    return (
-        f"<section><h2>{len(rejected)} rejected lines (the rest is used)</h2>"
-        f"<details><summary>Which</summary><ul>{items}</ul></details></section>"
+    items = "\n".join(
+        f"<li><span class=src>{_t(r.source)}</span>{_t(r.reason)}</li>"
+        for r in rejected[:REJECTED_SHOWN]
     )
-
-
-_STYLE = """
-:root{--bg:#fff;--card:#f6f7f9;--ink:#1a1d21;--muted:#626a73;--rule:#dde1e6;--claim:#b3261e;
---good:#146c2e;--good-bg:#dff3e4;--bad:#a31212;--bad-bg:#fbe1e0;--open:#7a4d00;--open-bg:#fdeecb;
---none:#555c64;--none-bg:#e8ebee;--other:#0b5a7d;--other-bg:#dceef7;
---c0:#1f6fb5;--c1:#c4501b;--c2:#2b8a3e;--c3:#8547a8;--c4:#a8790a;--c5:#0f8b8d;--c6:#b5347a;
---c7:#5c6670}
-@media (prefers-color-scheme:dark){:root{--bg:#14171a;--card:#1e2226;--ink:#e8eaed;--muted:#a0a8b0;
---rule:#343a40;--claim:#ff8a80;--good:#8fe3a5;--good-bg:#173d22;--bad:#ffaaa3;--bad-bg:#4c1a18;
---open:#ffd27a;--open-bg:#45330c;--none:#c3c9cf;--none-bg:#31363b;--other:#9ad7f2;
---other-bg:#14394b;--c0:#6cb4f2;--c1:#ff9a63;--c2:#77d38c;--c3:#cf9bea;--c4:#e6bf57;--c5:#5fd0d2;
---c6:#f08cc0;--c7:#aab3bc}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1360px;padding:1.5rem 1rem 4rem;background:var(--bg);color:var(--ink);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-h1{font-size:1.6rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem}p{margin:.2rem 0}
-.muted{color:var(--muted)}header p{color:var(--muted)}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:.8rem;
-margin-top:1.2rem}
-.card{background:var(--card);border-radius:10px;padding:.8rem 1rem;
-border-left:4px solid var(--none)}
-.card.good{border-color:var(--good)}.card.bad{border-color:var(--bad)}
-.card.open{border-color:var(--open)}.card.other{border-color:var(--other)}
-.card p{font-size:.85rem}.card .value{font-size:1.45rem;font-weight:650;margin:.25rem 0}
-.chip{display:inline-block;border-radius:999px;padding:0 .6em;font-size:.82em;font-weight:600;
-white-space:nowrap;color:var(--none);background:var(--none-bg)}
-.chip.good{color:var(--good);background:var(--good-bg)}.chip.bad{color:var(--bad);
-background:var(--bad-bg)}.chip.open{color:var(--open);background:var(--open-bg)}
-.chip.other{color:var(--other);background:var(--other-bg)}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.88rem;
-font-variant-numeric:tabular-nums}
-th,td{text-align:left;vertical-align:top;padding:.4rem .7rem;border-top:1px solid var(--rule)}
-thead th{border-top:0;color:var(--muted);font-weight:600;white-space:nowrap}
-td.num,th.num{text-align:right;white-space:nowrap}tr.continued td{border-top:0;padding-top:0}
-details{margin:.5rem 0}summary{cursor:pointer;color:var(--muted)}
-li{margin:.25rem 0;font-size:.88rem}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem;font-size:.85rem;
-margin:.4rem 0 .8rem 1rem}dt{color:var(--muted)}dd{margin:0;overflow-wrap:anywhere}
-.legend{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.1rem 1.2rem}
-.legend i{display:inline-block;width:.9em;height:.9em;border-radius:3px;margin-right:.45em;
-vertical-align:-.1em}
-.panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1rem}
-figure{margin:0;background:var(--card);border-radius:10px;padding:.7rem .8rem}
-figcaption{font-weight:600;font-size:.88rem}svg{width:100%;height:auto;display:block}
-@media print{body{max-width:none}details{display:block}.card,figure{break-inside:avoid}}
-"""
+    rest = len(rejected) - REJECTED_SHOWN
+    more = f"<p class=muted>{rest} more in rejected_lines.csv</p>" if rest > 0 else ""
+    count = f"{len(rejected)} rejected line{'s' * (len(rejected) != 1)}"
+    return (
+        f'<section id="rejected">\n<h2>{count}</h2>\n<p class=muted>The rest of these files is '
+        f"used.</p>\n<details open><summary>Show</summary><ul>{items}</ul></details>{more}\n"
+        "</section>"
+    )

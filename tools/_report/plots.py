@@ -65,11 +65,11 @@ def _draw(canvas: Canvas, panel: Panel) -> None:
         label = f"claim {units.title(metric)} {units.number(metric, value)}"
         axes.annotate(
             label,
-            (0.995, value),
+            (0.005, value),
             xycoords=("axes fraction", "data"),
             xytext=(0, -3),
             textcoords="offset points",
-            ha="right",
+            ha="left",
             va="top",
             fontsize=8,
             color=_CLAIM,
@@ -81,8 +81,8 @@ def _draw(canvas: Canvas, panel: Panel) -> None:
     axes.tick_params(colors=_MUTED, labelcolor=_INK, length=3, width=0.6, labelsize=8.5)
     axes.tick_params(axis="y", length=0)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     if panel.key in ("lr", "throughput", "loss"):
         axes.set_ylim(bottom=0)
     if panel.key == "throughput":
@@ -98,7 +98,7 @@ def _tidy(text: str, title: str) -> str:
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r" font-family: [^;\"]*;?", "", text)  # the page's own
     names = {_INK: "ink", _MUTED: "muted", _GRID: "rule", _CLAIM: "claim"}
     names |= {colour: f"c{index}" for index, colour in enumerate(_SERIES)}
     for colour, name in names.items():

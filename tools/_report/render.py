@@ -48,6 +48,8 @@ def write_text(path: Path, text: str) -> None:
 def terminal(console: Console, grids: Sequence[Grid], rejected: Sequence[Rejected]) -> None:
     """Print the tables with their reasoning. No cell is cut: too narrow a screen gets lists."""
     for grid in grids:
+        if grid.key == "references" or (grid.key == "others" and not grid.rows):
+            continue
         console.print(Text(f"\n{grid.title}", style="bold"))
         if not grid.rows:
             console.print(Text(f"  {grid.empty}", style="dim"))

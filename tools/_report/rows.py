@@ -93,9 +93,10 @@ def add_judgement(row: Row, claim: Claim, facts: Facts, measured: Estimate, miss
     fit = match(claim, facts)
     if fit.differs:
         bound = units.bound(claim.metric, claim.direction, claim.value)
-        row.notes.append(
-            f"{units.title(claim.metric)} {bound} is not compared: {'; '.join(fit.differs)}"
-        )
+        why = f": not compared, {'; '.join(fit.differs)}"
+        said = [f"{note.removesuffix(why)}, " for note in row.notes if note.endswith(why)]
+        row.notes = [note for note in row.notes if not note.endswith(why)]
+        row.notes.append(f"{''.join(said)}{units.title(claim.metric)} {bound}{why}")
         return
     judgement = judge(claim, measured, fit, missing)
     row.judgements.append(judgement)

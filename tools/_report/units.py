@@ -28,7 +28,7 @@ def unit(metric: str) -> str:
     metric = metric.removeprefix("mark_")
     if metric in ("top1", "top5", "scaling", "share"):
         return " %"
-    return {"throughput": " img/s", "epoch": " epochs"}.get(metric, "")
+    return " img/s" if metric == "throughput" else ""
 
 
 def quantity(metric: str, value: float | None) -> str:
