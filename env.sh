@@ -8,7 +8,6 @@ export IMAGENET_TRAIN_DATASET="${IMAGENET_TRAIN_DATASET:-data/imagenet}"
 export DIGITS_DATASET="${DIGITS_DATASET:-data/digits}"
 # one folder a run: <logs>/<run name>/<number>/
 export PROOFRUN_LOGS="${PROOFRUN_LOGS:-logs}"
-# decode threads of one rank; empty: shared out over the cores by launch
-export PROOFRUN_LOADER_THREADS="${PROOFRUN_LOADER_THREADS:-}"
-# compute threads of one rank; empty: shared out over the cores by launch
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-}"
+# Threads of one rank, to decode and to compute: launch shares the cores out unless these are set.
+# export PROOFRUN_LOADER_THREADS=8
+# export OMP_NUM_THREADS=8

@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_INSTALLED = 14  # proofrun.errors.Exit.NOT_INSTALLED; that module may not be importable yet
+# Of proofrun.errors.Exit, which may not be importable yet:
+NOT_INSTALLED = 14
+INTERRUPTED = 75
+
+
+def stop_on_signals() -> None:
+    """From here on SIGINT and SIGTERM end this process with one line, even amid its imports."""
+
+    def stop(_number: int, _frame: object) -> None:
+        os.write(2, b"proofrun: stopped while no rank was training; the same command goes on\n")
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
 
 
 def in_checkout(path: Path) -> str:

@@ -6,10 +6,13 @@ Invariants of our own code are `assert`, not these.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from enum import IntEnum
+from typing import NoReturn
 
 
 class Exit(IntEnum):
@@ -69,8 +72,8 @@ MEANING: dict[Exit, str] = {
     Exit.NON_FINITE: "the loss is not finite",
     Exit.WORKER_DIED: "a rank died without saying why (killed, out of memory, crashed)",
     Exit.BAD_COUNT: "an evaluation did not score every image exactly once",
-    Exit.INTERNAL: "a defect of proofrun: the traceback is in stdout.log of the run",
-    Exit.INTERRUPTED: "stopped by a signal after saving: the same command goes on",
+    Exit.INTERNAL: "a defect of proofrun: the traceback is in stdout.log of the run, or printed",
+    Exit.INTERRUPTED: "stopped by a signal: the same command goes on from what was saved",
 }
 
 #: A new attempt from the last checkpoint can succeed. Everything else would fail again.
@@ -143,6 +146,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, with its complaints on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see --help")
+
+
 def main_exit(main: Callable[[], int | None], name: str) -> None:
     """Run `main` and exit: a `ProofrunError` becomes one line on stderr and its exit code."""
     try:
@@ -155,6 +165,10 @@ def main_exit(main: Callable[[], int | None], name: str) -> None:
     except BrokenPipeError:  # `report.py logs/ | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = Exit.OK
+    except Exception as error:
+        traceback.print_exc()
+        print(f"{name}: a defect of its own, please report it: {one_line(error)}", file=sys.stderr)
+        code = Exit.INTERNAL
     sys.exit(int(code))
 
 

@@ -132,12 +132,20 @@ def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
                 )
             return RunFolder(path, _same(path, plan), "resumed", lock)
     number = numbers[-1] + 1 if numbers else 1
+    if numbers and _is_bare(base / f"{numbers[-1]:03d}"):
+        number = numbers[-1]
     path = base / f"{number:03d}"
-    path.mkdir()
+    path.mkdir(exist_ok=True)
     seed = number if plan.seed < 0 else plan.seed
     lock = _lock(path)
-    assert lock is not None, "a folder made under the gate is ours"
+    if lock is None:
+        raise LockedError(f"{path}: another process has just begun this run; try again")
     return RunFolder(path, plan.model_copy(update={"seed": seed}), "new", lock)
+
+
+def _is_bare(path: Path) -> bool:
+    """A full disk or a signal came before anything was in it."""
+    return not [entry for entry in path.iterdir() if not entry.name.startswith(".")]
 
 
 def _same(path: Path, plan: Plan) -> Plan:

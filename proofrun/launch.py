@@ -6,15 +6,10 @@ into 1, so each rank leaves a status, and launch exits with the code in it.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
-from typing import IO, Any
 
 if __package__ in (None, ""):  # called as a file by the run scripts
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -22,15 +17,24 @@ if __package__ in (None, ""):  # called as a file by the run scripts
 from proofrun import bootstrap
 
 if __name__ == "__main__":
+    bootstrap.stop_on_signals()
     bootstrap.ensure("pydantic", "yaml", "psutil", "numpy")
+
+import argparse
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, Any
 
 import psutil
 
 from proofrun import device, preflight
-from proofrun.errors import RESTARTABLE, Exit, OverrideError, ProofrunError, main_exit
+from proofrun.errors import RESTARTABLE, Exit, Parser, ProofrunError, main_exit
 from proofrun.folders import RunFolder, open_folder
 from proofrun.process import stop_with_parent
-from proofrun.runs import Plan, RunName, World, apply_overrides, find_recipe
+from proofrun.runs import Plan, World, apply_overrides, find_recipe
 from proofrun.status import Status, provenance
 
 
@@ -50,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line. Flags that change a result are recorded as overrides."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="proofrun",
         description="Train one run. Without flags it is the published recipe, and nothing else.",
     )
@@ -61,17 +65,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
     place.add_argument(
         "--new", action="store_true", help="a new number, leaving the last run as is"
     )
-    place.add_argument("--seed", type=int, help="default: the run's number, so that repeats differ")
+    place.add_argument(
+        "--seed",
+        type=whole(0),
+        metavar="N",
+        help="default: the run's number, so that repeats differ",
+    )
     place.add_argument(
         "--max-restarts",
-        type=int,
+        type=whole(0),
         default=3,
         metavar="N",
         help="restarts after a rank died (default 3)",
     )
     place.add_argument(
         "--throughput",
-        type=int,
+        type=whole(1),
         metavar="STEPS",
         help="only measure: so many steps, for the throughput table alone",
     )
@@ -84,27 +93,33 @@ def parse(argv: list[str]) -> argparse.Namespace:
         help="a recipe key, e.g. --set optimizer.lr.base=0.02",
     )
     change.add_argument("--loader", choices=["dali", "torchvision", "synthetic"], default="dali")
-    change.add_argument("--max-steps", type=int, metavar="N", help="end after N steps")
+    change.add_argument("--max-steps", type=whole(1), metavar="N", help="end after N steps")
     change.add_argument(
         "--log-interval",
-        type=int,
+        type=whole(1),
         default=None,
         metavar="N",
         help="steps between log points (default 10; no override)",
     )
     options = parser.parse_args(argv)
     options.argv = argv
-    for flag in ("throughput", "max_steps", "log_interval"):
-        value = getattr(options, flag)
-        if value is not None and value < 1:
-            raise OverrideError(f"--{flag.replace('_', '-')} {value}: give a positive number")
     return options
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` to 2**31 - 1, as argparse wants it."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\d{1,10}", text) or not least <= int(text) < 2**31:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
+        return int(text)
+
+    return read
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
     """The run as it will be, after every check that needs no card. Raises ProofrunError."""
-    name = RunName.parse(options.run)
-    recipe_dir, recipe = find_recipe(name, bootstrap.ROOT / "recipes")
+    name, recipe_dir, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
     preflight.check_device(name)
     recipe, overrides = apply_overrides(recipe, options.set)
     if options.loader != "dali":
@@ -225,8 +240,9 @@ class _Forward:
             signal.signal(number, handler)
 
     def _forward(self, number: int, _frame: object) -> None:
+        if not self.used:
+            print("proofrun: stopping; ranks that train save first", file=sys.stderr, flush=True)
         self.used = True
-        print("proofrun: saving, then stopping", file=sys.stderr, flush=True)
         try:
             ranks = psutil.Process(self._process.pid).children()
         except psutil.NoSuchProcess:

@@ -1,30 +1,31 @@
-"""Networks are loaded from their recipe folder: `recipes/<name>/model.py` with a `build` in it."""
+"""Networks are loaded from their recipe folder: a function of `recipes/<name>/model.py`."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proofrun.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from proofrun.recipe import Network
+
 
 def load_model_module(recipe_dir: Path) -> ModuleType:
     """Run `recipe_dir/model.py` and return it as a module.
 
-    Raises RecipeError if the file is missing or has no function `build`. What the file itself
-    raises while it runs passes through: its author needs the traceback.
+    Raises RecipeError if the file is missing. What the file itself raises while it runs passes
+    through: its author needs the traceback.
     """
     path = Path(recipe_dir) / "model.py"
     if not path.is_file():
-        raise RecipeError(f"{path} does not exist: a recipe folder needs a model.py with `build`")
+        raise RecipeError(f"{path} does not exist: a recipe folder needs a model.py")
     name = f"_proofrun_recipe_{path.parent.resolve().name}"
     spec = spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -35,19 +36,21 @@ def load_model_module(recipe_dir: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
-    if not callable(getattr(module, "build", None)):
-        raise RecipeError(f"{path} has no function `build(num_classes, ...)`: add one")
     return module
 
 
-def build_model(recipe_dir: Path, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
-    """The recipe's network with `num_classes` outputs; `options` are further arguments of `build`.
+def build_model(recipe_dir: Path, network: Network, num_classes: int) -> nn.Module:
+    """The recipe's network with `num_classes` outputs: `network.graph` of model.py, called.
 
-    Raises RecipeError as `load_model_module` does, and for an option that `build` does not have
-    or whose value it refuses (its ValueError).
+    Raises RecipeError as `load_model_module` does, for a function that model.py lacks, and for an
+    option that the function does not have or whose value it refuses (its ValueError).
     """
-    build = load_model_module(recipe_dir).build
-    where = f"{Path(recipe_dir) / 'model.py'}: build{inspect.signature(build)}"
+    path = Path(recipe_dir) / "model.py"
+    graph, options = network.graph, network.options
+    build = getattr(load_model_module(recipe_dir), graph, None)
+    if not inspect.isfunction(build):
+        raise RecipeError(f"{path} has no function {graph!r}, which the recipe's model.graph names")
+    where = f"{path}: {graph}{inspect.signature(build)}"
     try:
         inspect.signature(build).bind(num_classes=num_classes, **options)
     except TypeError as error:

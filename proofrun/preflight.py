@@ -57,7 +57,7 @@ def data_dir(data: str, given: str | None) -> Path:
         raise DataError(f"{variable} is not set: `source env.sh`, or give --data DIR")
     path = Path(text).expanduser()
     if given or path.is_absolute():
-        return path.absolute()
+        return Path(os.path.abspath(path))
     return bootstrap.ROOT / path  # env.sh is about this checkout, from wherever it is called
 
 

@@ -26,6 +26,8 @@ class Strict(BaseModel):
 
 
 class Network(Strict):
+    """`graph` is the function in the recipe's model.py, `options` its arguments."""
+
     graph: str
     options: dict[str, bool | int | float | str] = {}
     parameters: Count = Field(description="at 1000 classes")

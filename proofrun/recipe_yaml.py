@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from proofrun.errors import RecipeError
+from proofrun.errors import RecipeError, one_line
 from proofrun.recipe import Recipe
 
 
@@ -42,6 +42,13 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, _Yaml12Loader)  # noqa: S506 - a SafeLoader
 
 
+def yaml_reason(error: yaml.YAMLError) -> str:
+    """`line 7: found character '\\t' that cannot start any token`."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or one_line(error)
+    return f"line {mark.line + 1}: {problem}" if mark else problem
+
+
 def load_recipe(path: Path) -> dict[str, Recipe]:
     """Read `recipe.yaml`: {data name: complete recipe}; the published one comes first.
 
@@ -55,7 +62,7 @@ def load_recipe(path: Path) -> dict[str, Recipe]:
         raw = parse_yaml(text)
         lines = _key_lines(yaml.compose(text, yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{path}: not YAML: {yaml_reason(error)}; correct it there") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}:1: a recipe is a mapping of sections, like `name: …`")
     rehearsal = raw.pop("rehearsal", None)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, cast
 import yaml
 from pydantic import ValidationError
 
-from proofrun.errors import OverrideError, RecipeError, RunNameError
+from proofrun.errors import OverrideError, RecipeError, RunNameError, one_line
 from proofrun.recipe import Precision, Recipe, Strict
 from proofrun.recipe_yaml import (
     deep_merge,
@@ -25,6 +25,7 @@ from proofrun.recipe_yaml import (
     load_recipe,
     parse_yaml,
     validate_recipe,
+    yaml_reason,
 )
 
 DeviceKind = Literal["MLU", "NPU", "GPU", "CPU"]
@@ -80,21 +81,22 @@ class RunName(NamedTuple):
         return f"{self.model}{data}_{self.precision}{epochs}_{cards}_{self.task}"
 
 
-def find_recipe(name: RunName, recipes_dir: Path) -> tuple[Path, Recipe]:
-    """The recipe folder of a run and its recipe for the run's data set.
+def find_recipe(run: str, recipes_dir: Path) -> tuple[RunName, Path, Recipe]:
+    """The name of a run in its parts, its recipe folder and its recipe for the run's data set.
 
     Raises RunNameError with the nearest declared names, RecipeError when a recipe is not valid.
     """
     declared: list[str] = []
     for path in sorted(recipes_dir.glob("*/recipe.yaml")):
         for data, recipe in load_recipe(path).items():
-            if str(name) in recipe.runs:
+            if run in recipe.runs:
+                name = RunName.parse(run)
                 if data != name.data or recipe.name != name.model:
-                    raise RecipeError(f"{path}: run {name} is declared under {recipe.name}-{data}")
-                return path.parent, recipe
+                    raise RecipeError(f"{path}: run {run} is declared under {recipe.name}-{data}")
+                return name, path.parent, recipe
             declared += recipe.runs
-    near = difflib.get_close_matches(str(name), declared, n=3, cutoff=0.0)
-    raise RunNameError(f"no recipe declares {name}; the nearest are {', '.join(near) or 'none'}")
+    near = difflib.get_close_matches(run, declared, n=3, cutoff=0.0)
+    raise RunNameError(f"no recipe declares {run!r}; the nearest are {', '.join(near) or 'none'}")
 
 
 class World(Strict):
@@ -181,9 +183,15 @@ class Plan(Strict):
         try:
             plain = parse_yaml(path.read_text(encoding="utf-8"))
             return cls.model_validate_json(json.dumps(plain))
-        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise RecipeError(f"{path}: not a run's resolved recipe: {reason}") from None
+        except yaml.YAMLError as error:
+            reason = yaml_reason(error)
+        except ValidationError as error:
+            reason = explain(first_error(error))
+        except (OSError, ValueError, TypeError) as error:
+            reason = one_line(error)
+        raise RecipeError(
+            f"{path}: damaged, the run cannot go on ({reason}); start beside it with --new"
+        )
 
 
 def apply_overrides(recipe: Recipe, pairs: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:

@@ -105,7 +105,7 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
 
     held = hold(run_dir) if device.rank == 0 else None
     torch.manual_seed(plan.seed)
-    model = build_model(ROOT / plan.recipe_dir, data.classes, dict(plan.recipe.model.options))
+    model = build_model(ROOT / plan.recipe_dir, plan.recipe.model, data.classes)
     model = model.to(device.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = sum(p.numel() for p in model.parameters())
     optimizer = build_optimizer(model, plan.recipe.optimizer, device)
@@ -221,12 +221,12 @@ def _read_newest(run_dir: Path, world: int, plan: Plan) -> dict[str, Any] | None
     remarks: list[str] = []
     folder = run_dir / "checkpoints"
     path = checkpoint.newest(folder, remarks)
-    for remark in remarks:
-        print(f"proofrun: {remark}: skipped", flush=True)
     if path is None:
         if remarks:
-            raise CheckpointError(f"{folder}: no checkpoint can be loaded; start over with --new")
+            raise CheckpointError(f"{'; '.join(remarks)}: nothing to go on from; start with --new")
         return None
+    for remark in remarks:
+        print(f"proofrun: {remark}: skipped", flush=True)
     model, train_state, meta = checkpoint.load(path)
     if meta["config_hash"] != plan.config_hash():
         raise ResumeError(f"{path} belongs to another recipe, override or data; use --new")

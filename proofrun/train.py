@@ -282,10 +282,11 @@ def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
             prediction_hash=score.prediction_hash,
             eval_s=time.monotonic() - start,
         )
-        job.progress.say(
-            f"{why}: epoch {job.epoch:.2f}  top1 {score.top1:.2f} %  top5 {score.top5:.2f} %  "
-            f"({score.correct1} of {score.count}, {protocol.name})"
-        )
+        if why != "mark":
+            job.progress.say(
+                f"{why}: epoch {job.epoch:.2f}  top1 {score.top1:.2f} %  top5 {score.top5:.2f} %  "
+                f"({score.correct1} of {score.count}, {protocol.name})"
+            )
     job.clock.start_mark()
     return score
 

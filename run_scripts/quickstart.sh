@@ -18,7 +18,11 @@ if "$PYTHON" -c 'import sys; from proofrun.device import cpu_has_bf16; sys.exit(
 else
   echo "quickstart: this processor has no native bf16: the full rehearsals are FP32"
 fi
-for script in run_scripts/*-Digits_*_1CPU_Train.sh run_scripts/*-Digits_*_2CPUs_Train.sh; do
+scripts=(run_scripts/*-Digits_*_1CPU_Train.sh run_scripts/*-Digits_*_2CPUs_Train.sh)
+number=0
+for script in "${scripts[@]}"; do
+  number=$((number + 1))
+  echo "== $number of ${#scripts[@]}: $(basename "$script" .sh)"
   case "$script" in
     *-Digits_"$full"_*_1CPU_Train.sh) bash "$script" ;;
     *) bash "$script" --throughput 20 ;;

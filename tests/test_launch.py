@@ -131,6 +131,36 @@ def test_a_signal_before_the_ranks_are_up_is_not_a_crash(script, tmp_path):
     assert "resumed" in out and end(tmp_path / run / "001").step == 2
 
 
+def test_a_signal_while_launch_still_imports_its_packages(script, tmp_path):
+    """Whenever it comes after Python is up: exit 75 and one line, and no number is lost."""
+    run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
+    for delay in (0.1, 0.2, 0.3, 0.4):
+        process = script(run, "--throughput", "2")
+        while "proofrun/launch.py" not in " ".join(psutil.Process(process.pid).cmdline()):
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = finish(process, Exit.INTERRUPTED)
+        assert err.count("\n") == 1, err
+    assert {path.name for path in (tmp_path / run).glob("[0-9]*")} <= {"001"}
+
+
+def test_a_damaged_recipe_of_an_interrupted_run_says_how_to_go_on(script, tmp_path):
+    run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
+    folder = tmp_path / run / "001"
+    folder.mkdir(parents=True)
+    for text in ("run: [", "run: 3\n", "\tx"):
+        (folder / "recipe.yaml").write_text(text)
+        _, err = finish(script(run, "--throughput", "2"), Exit.BAD_RECIPE)
+        assert err.count("\n") == 1 and "--new" in err
+
+
+def test_a_graph_that_model_py_lacks(script, tmp_path):
+    run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
+    _, err = finish(script(run, "--set", "model.graph=lenet"), Exit.BAD_RECIPE)
+    assert "'lenet'" in err and err.count("\n") == 1
+
+
 def test_not_finite_stops_names_the_step_and_is_not_resumed(script, tmp_path):
     run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
     flags = ["--set", "optimizer.lr.base=1e30", "--set", "batch.per_card=16", "--max-steps", "9"]

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 import torch
+from networks import RECIPES
+from networks import build_network as build
 from torch import Tensor, nn
 
 from proofrun.errors import RecipeError
 from proofrun.models import build_model, load_model_module
+from proofrun.recipe import Network
 from proofrun.vision import import_torchvision
 from proofrun.weights import from_cadene, from_torchvision
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 AS_TORCHVISION = {"pooling": "ceil", "classifier_bias": True, "bn_eps": 1e-3, "dropout": 0.0}
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("inceptionv2", {}),
@@ -36,10 +38,6 @@ def two_threads() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
-
-
-def build(name: str, num_classes: int = 10, **options: Any) -> nn.Module:
-    return build_model(RECIPES / name, num_classes, options)
 
 
 def reference(name: str) -> nn.Module:
@@ -245,12 +243,13 @@ def test_both_networks_name_their_parts_alike() -> None:
         assert "features.inception3a.b3x3.reduce.conv.weight" in model.state_dict()
 
 
-def test_model_py_missing_or_without_build(tmp_path: Path) -> None:
+def test_model_py_missing_or_without_the_graph(tmp_path: Path) -> None:
+    network = Network(graph="lenet", parameters=1)
     with pytest.raises(RecipeError, match=r"model\.py does not exist"):
-        load_model_module(tmp_path)
+        build_model(tmp_path, network, 10)
     (tmp_path / "model.py").write_text("def construct(): ...\n")
-    with pytest.raises(RecipeError, match="no function `build"):
-        load_model_module(tmp_path)
+    with pytest.raises(RecipeError, match=r"no function 'lenet', which the recipe's model\.graph"):
+        build_model(tmp_path, network, 10)
 
 
 def test_error_inside_model_py_passes_through(tmp_path: Path) -> None:
@@ -262,9 +261,9 @@ def test_error_inside_model_py_passes_through(tmp_path: Path) -> None:
 def test_model_py_may_use_dataclasses(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(
         "from __future__ import annotations\nfrom dataclasses import dataclass\n"
-        "@dataclass\nclass A:\n    x: int = 1\ndef build(num_classes): return A(num_classes)\n"
+        "@dataclass\nclass A:\n    x: int = 1\ndef lenet(num_classes): return A(num_classes)\n"
     )
-    assert load_model_module(tmp_path).build(3).x == 3
+    assert load_model_module(tmp_path).lenet(3).x == 3
 
 
 @pytest.mark.parametrize(

@@ -148,4 +148,4 @@ def test_before_installation_a_script_says_what_to_run(tmp_path):
 
 def test_unknown_run_names_the_nearest():
     with pytest.raises(RunNameError, match="Inceptionv2_AMP_100E_8MLUs_Train"):
-        find_recipe(RunName.parse("Inceptionv2_AMP_90E_8MLUs_Train"), ROOT / "recipes")
+        find_recipe("Inceptionv2_AMP_90E_8MLUs_Train", ROOT / "recipes")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from networks import build_network
 from torch import Tensor, nn
 
 from proofrun.errors import CheckpointError, ProofrunError
-from proofrun.models import build_model
 from proofrun.vision import import_torchvision
 from proofrun.weights import convert, from_cadene, from_torchvision
 
-RECIPES = Path(__file__).parents[1] / "recipes"
 AS_TORCHVISION = {"pooling": "ceil", "classifier_bias": True, "bn_eps": 1e-3}
 State = dict[str, Tensor]
 
@@ -61,7 +59,7 @@ def published(request: pytest.FixtureRequest) -> tuple[State, str, Callable[...,
 
 def build(model_name: str) -> nn.Module:
     options: dict[str, Any] = AS_TORCHVISION if model_name == "GoogLeNet" else {}
-    return build_model(RECIPES / model_name.lower(), 10, options)
+    return build_network(model_name.lower(), **options)
 
 
 def test_every_tensor_arrives_once(published: Any) -> None:
@@ -115,7 +113,7 @@ def test_damaged_or_unknown_heads_are_refused(torchvision_with_heads: State) -> 
 
 
 def test_own_googlenet_without_classifier_bias() -> None:
-    state = build_model(RECIPES / "googlenet", 10, {}).state_dict()
+    state = build_network("googlenet").state_dict()
     assert "fc.bias" not in state
     assert convert(state, "GoogLeNet").keys() == state.keys()
 

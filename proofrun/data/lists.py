@@ -23,6 +23,11 @@ Split = Literal["train", "val"]
 #: The formats of the layout; content decides, not the name (ImageNet has a PNG named .JPEG).
 EXTENSIONS = (".jpeg", ".jpg", ".png")
 
+_HOW_TO_MAKE = (
+    "give the folder that holds train and val (--data, or the variable in env.sh); "
+    "`python tools/dataset.py prepare digits --dst DIR` makes the embedded digits"
+)
+
 _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -51,7 +56,7 @@ def read_split(root: Path, split: Split, classes: int) -> ImageList:
     Raises DataError: NO_DATA, BAD_LIST, LIST_MISSING_FILE, LABEL_OUT_OF_RANGE, CLASS_COUNT.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: there is no such data folder; {_how_to_make(root)}", Exit.NO_DATA)
+        raise DataError(f"{root}: there is no such data folder; {_HOW_TO_MAKE}", Exit.NO_DATA)
     list_file = root / f"{split}.txt"
     try:
         if list_file.is_file():
@@ -139,7 +144,7 @@ def _read_list(root: Path, split: Split, list_file: Path, classes: int) -> Image
         files.append(name)
         labels.append(int(label))
     if not files:
-        raise DataError(f"{list_file}: the list is empty; {_how_to_make(root)}", Exit.NO_DATA)
+        raise DataError(f"{list_file}: the list is empty; {_HOW_TO_MAKE}", Exit.NO_DATA)
     if not _under_root(root, split, files[0]):
         # One form for the list and the tree, so that both have one hash.
         files = [f"{split}/{name}" for name in files]
@@ -190,7 +195,7 @@ def _read_tree(root: Path, split: Split, classes: int) -> ImageList:
     folder = root / split
     if not folder.is_dir():
         raise DataError(
-            f"{root}: has neither {split}.txt nor a folder {split}; {_how_to_make(root)}",
+            f"{root}: has neither {split}.txt nor a folder {split}; {_HOW_TO_MAKE}",
             Exit.NO_DATA,
         )
     names = _class_folders(folder)
@@ -210,8 +215,7 @@ def _read_tree(root: Path, split: Split, classes: int) -> ImageList:
         labels += [label] * len(inside)
     if not files:
         raise DataError(
-            f"{folder}: has no images in class folders ({', '.join(EXTENSIONS)}); "
-            f"{_how_to_make(root)}",
+            f"{folder}: has no images in class folders ({', '.join(EXTENSIONS)}); {_HOW_TO_MAKE}",
             Exit.NO_DATA,
         )
     # A folder without images counts too: what it should hold is missing, or it is no class.
@@ -231,13 +235,6 @@ def _check_class_count(where: Path, found: int, classes: int) -> None:
             "or use a recipe with as many classes",
             Exit.CLASS_COUNT,
         )
-
-
-def _how_to_make(root: Path) -> str:
-    return (
-        "give the folder that holds train.txt and val.txt, or make the embedded digits with "
-        f"`python tools/dataset.py prepare digits --dst {root}`"
-    )
 
 
 def _format_error(path: Path, data: mmap.mmap) -> DataError | None:

@@ -31,7 +31,7 @@ BLOCKS: dict[str, Widths] = {
 }
 
 
-def build(
+def googlenet_bn(
     num_classes: int = 1000,
     pooling: Literal["valid", "ceil"] = "valid",
     classifier_bias: bool = False,

@@ -34,7 +34,7 @@ BLOCKS: dict[str, Widths] = {
 }
 
 
-def build(num_classes: int = 1000) -> nn.Module:
+def bn_inception(num_classes: int = 1000) -> nn.Module:
     """The network, in train mode, in float32, with fresh weights from torch's global RNG.
 
     Input: float [N, 3, H, W], normalised as the recipe says, H and W 64 or more.
