@@ -199,6 +199,15 @@ def test_claims_without_a_run_are_shown_as_na_on_request(tmp_path):
     assert missing and {r["top1_verdict"] or r["top5_verdict"] for r in missing} == {"n/a"}
 
 
+def test_a_folder_whose_only_run_cannot_be_read_is_no_success(tmp_path):
+    folder = FakeRun(DIGITS).write(tmp_path)
+    for name in ("events.jsonl", "recipe.yaml"):
+        (folder / name).write_text("rubbish")
+    done = report(tmp_path)
+    assert done.returncode == Exit.USAGE
+    assert "1 rejected line" in done.stdout and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("what", ["missing", "empty"])
 def test_nothing_to_report_is_one_line(tmp_path, what):
     logs = tmp_path / "logs"
