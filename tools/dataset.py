@@ -22,9 +22,9 @@ from proofrun.errors import Parser, main_exit  # noqa: E402
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = Parser(prog="dataset.py", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(required=True)
     prepare = commands.add_parser("prepare", help="write a data set in the ImageNet layout")
-    sets = prepare.add_subparsers(dest="data_set", required=True)
+    sets = prepare.add_subparsers(required=True)
     embedded = sets.add_parser("digits", help="scikit-learn's handwritten digits, no download")
     embedded.add_argument("--dst", type=Path, required=True, metavar="DIR", help="folder to make")
     return parser.parse_args()
