@@ -147,6 +147,13 @@ def test_annotated_tree_of_the_readme_is_the_tree():
             assert (ROOT / name).exists(), name
 
 
+def test_measured_figures_of_the_readme_are_in_the_committed_report():
+    figures = re.findall(r"\d+\.\d+ ± \d+\.\d+", (ROOT / "README.md").read_text())
+    report = (ROOT / "reports/rehearsal/report.md").read_text()
+    assert len(figures) >= 8
+    assert [figure for figure in figures if figure not in report] == []
+
+
 def test_exit_codes_of_the_readme_are_the_table():
     assert errors.table() in (ROOT / "README.md").read_text()
     codes = [int(code) for code in errors.Exit]
