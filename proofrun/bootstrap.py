@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Of proofrun.errors.Exit, which may not be importable yet:
 NOT_INSTALLED = 14
 INTERRUPTED = 75
+_ENTERED = "PROOFRUN_ENTERED_VENV"
 
 
 def stop_on_signals() -> None:
@@ -29,6 +30,13 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+def folder(variable: str, default: str, given: str | None) -> Path:
+    """A folder as a flag gives it, relative to the caller, else as env.sh says, to the checkout."""
+    if given:
+        return Path(os.path.abspath(Path(given).expanduser()))
+    return ROOT / (os.environ.get(variable) or default)
+
+
 def in_checkout(path: Path) -> str:
     """A path as a log shows it: relative to the checkout where it lies in there."""
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
@@ -39,13 +47,13 @@ def ensure(*packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if not missing:
         return
-    python = ROOT / ".venv" / "bin" / "python"
-    chosen = "PYTHON" in os.environ  # the user named an interpreter: never leave it silently
-    if python.exists() and not chosen and Path(sys.prefix) != ROOT / ".venv":
-        os.execv(python, [str(python), *sys.orig_argv[1:]])  # noqa: S606
-    print(
-        f"proofrun: {sys.executable} lacks {', '.join(missing)}: "
-        "run `bash run_scripts/quickstart.sh` once",
-        file=sys.stderr,
-    )
+    python = str(ROOT / ".venv" / "bin" / "python")
+    chosen = os.environ.get("PYTHON")  # the user named an interpreter: never leave it silently
+    if os.access(python, os.X_OK) and not chosen and _ENTERED not in os.environ:
+        os.environ[_ENTERED] = "1"  # an option such as -S may hide the packages in there as well
+        os.execv(python, [python, *sys.orig_argv[1:]])  # noqa: S606
+    advice = "run `bash run_scripts/quickstart.sh` once"
+    if chosen:
+        advice = f"install requirements/run.txt there, or unset PYTHON (it is {chosen})"
+    print(f"proofrun: {sys.executable} lacks {', '.join(missing)}: {advice}", file=sys.stderr)
     sys.exit(NOT_INSTALLED)

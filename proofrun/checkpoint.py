@@ -74,8 +74,8 @@ def save(
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else str(error.strerror or error)
         raise WriteError(
-            f"{folder}: cannot save a checkpoint: {reason}; the last one is untouched, "
-            "mend this and run the same again"
+            f"{folder}: cannot save a checkpoint: {reason}; what was saved before is "
+            "untouched, mend this and run the same again"
         ) from None
     return final, sum((final / name).stat().st_size for name in files)
 

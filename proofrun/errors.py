@@ -7,12 +7,14 @@ Invariants of our own code are `assert`, not these.
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Exit(IntEnum):
@@ -37,6 +39,7 @@ class Exit(IntEnum):
     LABEL_OUT_OF_RANGE = 24
     CLASS_COUNT = 25
     BAD_LIST = 26
+    IMAGE_COUNT = 27
     RESUME_REFUSED = 30
     BAD_CHECKPOINT = 31
     RUN_LOCKED = 32
@@ -65,6 +68,7 @@ MEANING: dict[Exit, str] = {
     Exit.LABEL_OUT_OF_RANGE: "a list has a label outside 0 … classes-1",
     Exit.CLASS_COUNT: "the data has fewer or more classes than the recipe",
     Exit.BAD_LIST: "a line of a list is not `path label`",
+    Exit.IMAGE_COUNT: "the data has fewer or more images than the recipe",
     Exit.RESUME_REFUSED: "the interrupted run had another recipe, override or data: see `--new`",
     Exit.BAD_CHECKPOINT: "no checkpoint of the run can be loaded",
     Exit.RUN_LOCKED: "another process works in this run folder",
@@ -155,21 +159,56 @@ class Parser(argparse.ArgumentParser):
 
 def main_exit(main: Callable[[], int | None], name: str) -> None:
     """Run `main` and exit: a `ProofrunError` becomes one line on stderr and its exit code."""
+    keep_going_without_reader()
     try:
         code = main() or Exit.OK
+        sys.stdout.flush()
     except ProofrunError as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
-    except BrokenPipeError:  # `report.py logs/ | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = Exit.OK
     except Exception as error:
-        traceback.print_exc()
-        print(f"{name}: a defect of its own, please report it: {one_line(error)}", file=sys.stderr)
         code = Exit.INTERNAL
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            code = Exit.CANNOT_WRITE
+            where = error.filename or "standard output"
+            print(f"{name}: {where}: the disk is full; free space", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered may go nowhere
+        else:
+            traceback.print_exc()
+            said = f"a defect of its own, please report it: {one_line(error)}"
+            print(f"{name}: {said}", file=sys.stderr)
     sys.exit(int(code))
+
+
+class _Unbroken(io.FileIO):
+    """A standard stream whose reader may leave: what nobody reads any more is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal has closed
+                raise
+            return len(memoryview(data).cast("B"))
+
+
+def keep_going_without_reader() -> None:
+    """`| head` or a closed terminal must not end a run, nor change a command's exit code."""
+    for name, own in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
+        stream = getattr(sys, name)
+        if stream is not own or not isinstance(stream, io.TextIOWrapper):
+            continue  # somebody captures it, or it is closed
+        stream.flush()
+        raw = _Unbroken(stream.fileno(), "w", closefd=False)
+        unbroken = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+        )
+        setattr(sys, name, unbroken)
 
 
 def table() -> str:

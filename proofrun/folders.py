@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from proofrun import events
-from proofrun.errors import Exit, LockedError, ResumeError, WriteError
+from proofrun.errors import Exit, LockedError, ProofrunError, ResumeError, WriteError
 from proofrun.runs import Plan
 from proofrun.status import Status
 
@@ -34,6 +35,13 @@ class RunFolder:
         """Leave what the ranks read: the resolved recipe and where the run comes from."""
         _write(self.path / "recipe.yaml", self.plan.to_yaml())
         _write(self.path / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+
+    def open_log(self) -> IO[bytes]:
+        """`stdout.log`, to append to. Raises WriteError."""
+        try:
+            return (self.path / "stdout.log").open("ab")
+        except OSError as error:
+            raise _cannot_write(self.path / "stdout.log", error) from None
 
     def clear_status(self) -> None:
         """Before an attempt: what an earlier one left must not be taken for this one's."""
@@ -119,8 +127,8 @@ def open_folder(logs: Path, plan: Plan, new: bool) -> RunFolder:
 
 
 def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
-    numbers = sorted(int(path.name) for path in base.iterdir() if path.name.isdigit())
-    if numbers and not new:
+    numbers = sorted(int(path.name) for path in base.iterdir() if _NUMBER.fullmatch(path.name))
+    if numbers and not new and not _holds_nothing(base / f"{numbers[-1]:03d}", plan):
         path = base / f"{numbers[-1]:03d}"
         status = Status.read(path / "status.json")
         if (path / "recipe.yaml").exists() and (status is None or status.status == "interrupted"):
@@ -143,9 +151,34 @@ def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
     return RunFolder(path, plan.model_copy(update={"seed": seed}), "new", lock)
 
 
+_NUMBER = re.compile(r"[0-9]{3,9}")
+
+
 def _is_bare(path: Path) -> bool:
     """A full disk or a signal came before anything was in it."""
-    return not [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    return path.is_dir() and not [e for e in path.iterdir() if not e.name.startswith(".")]
+
+
+def _holds_nothing(path: Path, plan: Plan) -> bool:
+    """Whether a run ended before its first checkpoint, and this command is another one.
+
+    There is nothing to go on from, so nothing to protect from a wrong flag that came before.
+    """
+    if any((path / "checkpoints").glob("step-*")) or not _ended(path):
+        return False
+    try:
+        before = Plan.load(path / "recipe.yaml")
+    except ProofrunError:
+        return False  # refused below, with the reason
+    return before.config_hash() != plan.config_hash()
+
+
+def _ended(path: Path) -> bool:
+    """Whether no process holds the folder."""
+    lock = _lock(path) if path.is_dir() else None
+    if lock is not None:
+        lock.close()
+    return lock is not None
 
 
 def _same(path: Path, plan: Plan) -> Plan:
@@ -154,8 +187,8 @@ def _same(path: Path, plan: Plan) -> Plan:
     if before.config_hash() != plan.config_hash():
         raise ResumeError(
             f"{path} was interrupted with another recipe, override or data, and cannot go on with "
-            "this one; give --new to start beside it, or the flags it had: "
-            f"{before.overrides or 'none'}"
+            "this one; give --new to start beside it, or the same data and the flags it had: "
+            f"{before.flags() or 'none'}"
         )
     if plan.seed not in (-1, before.seed):
         raise ResumeError(
@@ -182,4 +215,8 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.rename(path)
     except OSError as error:
-        raise WriteError(f"{path}: {error.strerror}; free space or mend the folder") from None
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> WriteError:
+    return WriteError(f"{path}: {error.strerror}; free space or mend the folder")

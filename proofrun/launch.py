@@ -22,6 +22,7 @@ if __name__ == "__main__":
 
 import argparse
 import re
+import shlex
 import subprocess
 import threading
 import time
@@ -31,7 +32,7 @@ from typing import IO, Any
 import psutil
 
 from proofrun import device, preflight
-from proofrun.errors import RESTARTABLE, Exit, Parser, ProofrunError, main_exit
+from proofrun.errors import RESTARTABLE, Exit, Parser, ProofrunError, UsageError, main_exit
 from proofrun.folders import RunFolder, open_folder
 from proofrun.process import stop_with_parent
 from proofrun.runs import Plan, World, apply_overrides, find_recipe
@@ -41,9 +42,9 @@ from proofrun.status import Status, provenance
 def main(argv: list[str] | None = None) -> int:
     """Run one training; the exit code of `proofrun.errors`."""
     options = parse(sys.argv[1:] if argv is None else argv)
+    check_threads()
     plan = make_plan(options)
-    logs = Path(options.logs or os.environ.get("PROOFRUN_LOGS") or "logs")
-    folder = open_folder(logs if logs.is_absolute() else bootstrap.ROOT / logs, plan, options.new)
+    folder = open_folder(bootstrap.folder("PROOFRUN_LOGS", "logs", options.logs), plan, options.new)
     with folder:
         folder.write_plan(provenance(bootstrap.ROOT, ["proofrun.launch", *options.argv]))
         print(f"{plan.run}: {folder.state} in {_short(folder.path)}", flush=True)
@@ -59,17 +60,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         description="Train one run. Without flags it is the published recipe, and nothing else.",
     )
     parser.add_argument("run", metavar="RUN_NAME", help="e.g. Inceptionv2_AMP_100E_8MLUs_Train")
-    place = parser.add_argument_group("where and how (no effect on the result)")
+    place = parser.add_argument_group("where and how (recorded, no overrides)")
     place.add_argument("--data", metavar="DIR", help="data folder (default: env.sh)")
     place.add_argument("--logs", metavar="DIR", help="log folder (default: env.sh)")
     place.add_argument(
         "--new", action="store_true", help="a new number, leaving the last run as is"
-    )
-    place.add_argument(
-        "--seed",
-        type=whole(0),
-        metavar="N",
-        help="default: the run's number, so that repeats differ",
     )
     place.add_argument(
         "--max-restarts",
@@ -77,6 +72,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=3,
         metavar="N",
         help="restarts after a rank died (default 3)",
+    )
+    place.add_argument(
+        "--log-interval",
+        type=whole(1),
+        default=None,
+        metavar="N",
+        help="steps between log points (default 10)",
     )
     place.add_argument(
         "--throughput",
@@ -95,13 +97,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
     change.add_argument("--loader", choices=["dali", "torchvision", "synthetic"], default="dali")
     change.add_argument("--max-steps", type=whole(1), metavar="N", help="end after N steps")
     change.add_argument(
-        "--log-interval",
-        type=whole(1),
-        default=None,
+        "--seed",
+        type=whole(0),
         metavar="N",
-        help="steps between log points (default 10; no override)",
+        help="default: the number of the run",
     )
     options = parser.parse_args(argv)
+    if options.throughput and options.max_steps:
+        raise UsageError("--throughput and --max-steps both set the number of steps: give one")
     options.argv = argv
     return options
 
@@ -110,7 +113,7 @@ def whole(least: int) -> Callable[[str], int]:
     """A reader of whole numbers from `least` to 2**31 - 1, as argparse wants it."""
 
     def read(text: str) -> int:
-        if not re.fullmatch(r"\d{1,10}", text) or not least <= int(text) < 2**31:
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) < 2**31:
             raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
         return int(text)
 
@@ -124,8 +127,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
     recipe, overrides = apply_overrides(recipe, options.set)
     if options.loader != "dali":
         overrides["loader"] = options.loader
-    if options.max_steps is not None:
-        overrides["max_steps"] = options.max_steps
+    for flag in ("max_steps", "seed"):
+        if getattr(options, flag) is not None:
+            overrides[flag] = getattr(options, flag)
     data_dir = preflight.data_dir(name.data, options.data)
     data_hash = (
         "synthetic"
@@ -191,10 +195,20 @@ def environment(plan: Plan) -> dict[str, str]:
     }
     if sys.stdout.isatty():
         own["COLUMNS"] = str(os.get_terminal_size().columns or 100)
-    for name in ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS"):
+    for name in THREADS:
         if not os.environ.get(name):
             own[name] = str(share)
     return own
+
+
+THREADS = ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS")
+
+
+def check_threads() -> None:
+    """Raises UsageError when a thread variable of the caller is no number of threads."""
+    for name in THREADS:
+        if not re.fullmatch(r"|0*[1-9][0-9]{0,4}", text := os.environ.get(name, "")):
+            raise UsageError(f"{name}={text}: give a whole number from 1 up, or unset it")
 
 
 def _attempt(plan: Plan, folder: RunFolder) -> Status:
@@ -202,9 +216,9 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
     folder.clear_status()
     line = command(plan, folder.path)
     own = environment(plan)
-    shown = [f"{k}={own[k]}" for k in ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS") if k in own]
-    print("$ " + " ".join([*shown, *line]), flush=True)
-    with (folder.path / "stdout.log").open("ab") as log:
+    shown = [f"{name}={own[name]}" for name in THREADS if name in own]
+    print(f"$ {' '.join(shown)} {shlex.join(line)}".replace("$  ", "$ "), flush=True)
+    with folder.open_log() as log:
         process = subprocess.Popen(
             line,
             env={**os.environ, **own},
@@ -232,6 +246,8 @@ class _Forward:
 
     def __enter__(self) -> _Forward:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup: the terminal may close
             self._before[number] = signal.signal(number, self._forward)
         return self
 
@@ -258,11 +274,8 @@ def _relay(source: IO[bytes] | None, log: IO[bytes]) -> None:
     assert source is not None
     rest = b""
     while chunk := os.read(source.fileno(), 65536):
-        try:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # nobody reads any more: the run goes on, the log is complete
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
         *lines, rest = (rest + chunk).split(b"\n")
         log.writelines(line.rpartition(b"\r")[2] + b"\n" for line in lines)
         log.flush()

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from proofrun import bootstrap, device
-from proofrun.data.lists import check_images, list_hash, read_split
-from proofrun.errors import DataError, DeviceError, OverrideError
+from proofrun.data.lists import Split, check_images, list_hash, read_split
+from proofrun.errors import DataError, DeviceError, Exit, OverrideError
 from proofrun.recipe import Data
 from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, RunName
@@ -64,8 +64,16 @@ def data_dir(data: str, given: str | None) -> Path:
 def check_data(root: Path, data: Data) -> str:
     """Read both lists and sample the files; the hash of the lists. Raises DataError."""
     hashes = []
-    for split in ("train", "val"):
+    counts: dict[Split, int] = {"train": data.train_images, "val": data.val_images}
+    for split, count in counts.items():
         images = read_split(root, split, data.classes)
+        if len(images.files) != count:
+            raise DataError(
+                f"{root}: {split} has {len(images.files)} images, {data.name} has {count}: "
+                "complete the data; on other data of your own, say so with --set "
+                f"data.{split}_images={len(images.files)}",
+                Exit.IMAGE_COUNT,
+            )
         check_images(images, sample=SAMPLE, seed=0)
         hashes.append(list_hash(images))
     return "-".join(hashes)

@@ -17,6 +17,8 @@ Precision = Literal["FP32", "TF32", "AMP", "BF16", "FP16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=16, le=4096)]  # pixels of a network's input
+Area = Annotated[float, Field(gt=0, le=1)]
 
 
 class Strict(BaseModel):
@@ -43,13 +45,21 @@ class ColorJitter(Strict):
 
 
 class TrainInput(Strict):
-    image_size: Count
-    crop_area: tuple[Fraction, Fraction]
-    crop_ratio: tuple[Positive, Positive]
+    image_size: Side
+    crop_area: tuple[Area, Area] = Field(description="smallest and largest share of the image")
+    crop_ratio: tuple[Positive, Positive] = Field(description="smallest and largest width / height")
     interpolation: Literal["bilinear"]
     antialias: bool
     flip_probability: Fraction
     color_jitter: ColorJitter | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for name in ("crop_area", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: {low} is larger than {high}; the smaller comes first")
+        return self
 
 
 class EvalProtocol(Strict):
@@ -57,8 +67,8 @@ class EvalProtocol(Strict):
 
     name: str
     resize: Literal["shorter_side", "squash"]
-    resize_to: Count
-    crop: Count
+    resize_to: Side
+    crop: Side
     interpolation: Literal["bilinear"]
     antialias: bool
 

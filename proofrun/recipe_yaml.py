@@ -21,6 +21,11 @@ class _Yaml12Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(
+                    problem=f"line {line}: a key must be a plain word"
+                )
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise yaml.constructor.ConstructorError(
@@ -39,7 +44,12 @@ _Yaml12Loader.add_implicit_resolver(
 
 def parse_yaml(text: str) -> Any:
     """YAML text as plain Python values; raises yaml.YAMLError."""
-    return yaml.load(text, _Yaml12Loader)  # noqa: S506 - a SafeLoader
+    try:
+        return yaml.load(text, _Yaml12Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except ValueError as error:  # 2020-13-45 looks like a date and is none
+        raise yaml.YAMLError(one_line(error)) from None
 
 
 def yaml_reason(error: yaml.YAMLError) -> str:
@@ -107,12 +117,26 @@ def _validate(raw: dict[str, Any], path: Path, lines: dict[Loc, int], prefix: Lo
     try:
         return validate_recipe(raw)
     except TypeError as error:  # a date or another value that YAML knows and JSON does not
-        raise RecipeError(f"{path}: {error}; put the value in quotes") from None
+        loc = _unplain(raw, ()) or ()
+        line, where = _line_of(lines, prefix, loc), ".".join(map(str, loc))
+        raise RecipeError(f"{path}:{line}: {where}: {error}; put the value in quotes") from None
     except ValidationError as error:
         first = first_error(error)
         where = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
         line = _line_of(lines, prefix, first["loc"])
         raise RecipeError(f"{path}:{line}: {where}: {explain(first)}") from None
+
+
+def _unplain(value: Any, loc: Loc) -> Loc | None:
+    """Where the first value or key lies that JSON does not have."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if not isinstance(key, str | int):
+                return (*loc, str(key))
+            if (found := _unplain(item, (*loc, key))) is not None:
+                return found
+        return None
+    return None if isinstance(value, str | int | float | None) else loc
 
 
 def first_error(error: ValidationError) -> Any:

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -173,6 +174,21 @@ class Plan(Strict):
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
+    def flags(self) -> str:
+        """The flags of the command line that decide the result, ready to be given again."""
+        words: list[str] = []
+        if self.purpose == "throughput":
+            words += ["--throughput", str(self.max_steps)]
+        for key, value in self.overrides.items():
+            if key in ("loader", "max_steps", "seed"):
+                words += [f"--{key.replace('_', '-')}", str(value)]
+            else:
+                words += [
+                    "--set",
+                    f"{key}={value if isinstance(value, str) else json.dumps(value)}",
+                ]
+        return shlex.join(words)
+
     def to_yaml(self) -> str:
         plain = self.model_dump(mode="json", by_alias=True)
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
@@ -220,3 +236,5 @@ def apply_overrides(recipe: Recipe, pairs: Sequence[str]) -> tuple[Recipe, dict[
         first = first_error(error)
         where = ".".join(str(part) for part in first["loc"])
         raise OverrideError(f"--set: {where}: {explain(first)}") from None
+    except TypeError as error:  # a date or another value that YAML knows and JSON does not
+        raise OverrideError(f"--set: {one_line(error)}; put the value in quotes") from None

@@ -20,7 +20,16 @@ from proofrun.data import Shard, open_train
 from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
 from proofrun.device import Device, lost_a_peer
-from proofrun.errors import CheckpointError, Exit, LockedError, ProofrunError, ResumeError, one_line
+from proofrun.errors import (
+    CheckpointError,
+    Exit,
+    LockedError,
+    OverrideError,
+    ProofrunError,
+    RecipeError,
+    ResumeError,
+    one_line,
+)
 from proofrun.evaluate import Inputs
 from proofrun.models import build_model
 from proofrun.optim import Stepper, build_optimizer, build_scaler
@@ -105,7 +114,12 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
 
     held = hold(run_dir) if device.rank == 0 else None
     torch.manual_seed(plan.seed)
-    model = build_model(ROOT / plan.recipe_dir, plan.recipe.model, data.classes)
+    try:
+        model = build_model(ROOT / plan.recipe_dir, plan.recipe.model, data.classes)
+    except RecipeError as error:
+        if any(key.split(".")[0] == "model" for key in plan.overrides):
+            raise OverrideError(f"--set: {error}") from None
+        raise
     model = model.to(device.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = sum(p.numel() for p in model.parameters())
     optimizer = build_optimizer(model, plan.recipe.optimizer, device)
@@ -146,7 +160,7 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         progress=Progress(
             show=device.rank == 0,
             bar=os.environ.get("PROOFRUN_PROGRESS") == "bar",
-            columns=int(os.environ.get("COLUMNS", "100")),
+            columns=int(columns) if (columns := os.environ.get("COLUMNS", "")).isdecimal() else 100,
         ),
         window=Window(
             plan.log_interval,

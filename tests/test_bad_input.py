@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,11 @@ def fewer_classes(data: Path) -> str:
     return edit(data, lambda lines: [line for line in lines if not line.endswith(" 3")])
 
 
+def fewer_images(data: Path) -> str:
+    edit(data, lambda lines: lines[::2])
+    return "--set data.train_images=719"
+
+
 def no_label(data: Path) -> str:
     return edit(data, lambda lines: [lines[0].rsplit(maxsplit=1)[0], *lines[1:]])
 
@@ -93,6 +99,7 @@ def no_label(data: Path) -> str:
         (negative_label, Exit.LABEL_OUT_OF_RANGE),
         (fewer_classes, Exit.CLASS_COUNT),
         (no_label, Exit.BAD_LIST),
+        (fewer_images, Exit.IMAGE_COUNT),
     ],
 )
 def test_bad_data(script, broken, tmp_path, damage, code):
@@ -113,11 +120,18 @@ def test_bad_data(script, broken, tmp_path, damage, code):
         (RUN, ["--set", "optimizer.lr.bas=1"], Exit.BAD_OVERRIDE, "did you mean"),
         (RUN, ["--set", "batch.per_card=5000"], Exit.BAD_OVERRIDE, "smaller batch"),
         (RUN, ["--set", "data.classes"], Exit.BAD_OVERRIDE, "--set data.classes"),
+        (RUN, ["--set", "optimizer.lr.base=2020-01-01"], Exit.BAD_OVERRIDE, "in quotes"),
+        (RUN, ["--set", "optimizer={[a]: 1}"], Exit.BAD_OVERRIDE, "no YAML value"),
+        (RUN, ["--set", f"optimizer={'[' * 9999}"], Exit.BAD_OVERRIDE, "no YAML value"),
+        (RUN, ["--set", "data.train.crop_area=[1.0, 0.5]"], Exit.BAD_OVERRIDE, "crop_area"),
+        (RUN, ["--data", "/" + "x" * 300], Exit.NO_DATA, "too long"),
         (RUN, ["--throughput", "0"], Exit.USAGE, "from 1 up"),
+        (RUN, ["--throughput", "5", "--max-steps", "3"], Exit.USAGE, "give one"),
         (RUN, ["--throughput", "x"], Exit.USAGE, "--throughput"),
         (RUN, ["--max-steps", "0"], Exit.USAGE, "--max-steps"),
         (RUN, ["--max-restarts", "-1"], Exit.USAGE, "--max-restarts"),
         (RUN, ["--seed", "-3"], Exit.USAGE, "--seed"),
+        (RUN, ["--seed", "٣"], Exit.USAGE, "--seed"),
         (RUN, ["--logs", "/proc/nowhere"], Exit.CANNOT_WRITE, "--logs"),
         (RUN, ["--nonsense"], Exit.USAGE, "--nonsense"),
     ],
@@ -129,6 +143,39 @@ def test_bad_commands(script, tmp_path, run, flags, code, says):
     assert says in err and "Traceback" not in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS"])
+@pytest.mark.parametrize("value", ["abc", "0", "-1"])
+def test_bad_thread_variables(script, tmp_path, name, value):
+    process = script(RUN, **{name: value})
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == Exit.USAGE
+    assert f"{name}={value}" in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_relative_paths_of_flags_are_the_callers(script, tmp_path, digits):
+    (tmp_path / "mine").symlink_to(digits)
+    process = script(RUN, "--data", "mine", "--logs", "my logs", "--throughput", "1", COLUMNS="")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == Exit.OK, err
+    assert (tmp_path / "my logs" / RUN / "001" / "events.jsonl").exists()
+
+
+def test_an_interpreter_that_hides_its_packages(tmp_path):
+    """-S hides them in .venv as well: said once, not tried for ever."""
+    for chosen in ({}, {"PYTHON": sys.executable}):
+        done = subprocess.run(
+            [sys.executable, "-S", str(ROOT / "tools" / "report.py"), str(tmp_path)],
+            env={"PATH": "/usr/bin:/bin", **chosen},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == Exit.NOT_INSTALLED
+        assert done.stderr.count("\n") == 1
+        assert ("unset PYTHON" in done.stderr) == bool(chosen)
 
 
 def checkout(tmp_path: Path) -> Path:

@@ -157,8 +157,63 @@ def test_a_damaged_recipe_of_an_interrupted_run_says_how_to_go_on(script, tmp_pa
 
 def test_a_graph_that_model_py_lacks(script, tmp_path):
     run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
-    _, err = finish(script(run, "--set", "model.graph=lenet"), Exit.BAD_RECIPE)
+    _, err = finish(script(run, "--set", "model.graph=lenet"), Exit.BAD_OVERRIDE)
     assert "'lenet'" in err and err.count("\n") == 1
+    # nothing was saved, so nothing stands in the way of the right command
+    out, _ = finish(script(run, "--throughput", "1"), Exit.OK)
+    assert f"{run}/002" in out
+
+
+def test_nohup_and_a_reader_who_leaves(script, tmp_path):
+    """A closed terminal sends SIGHUP, which nohup has ignored; `| head -1` closes our stdout."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = script("Inceptionv2-Digits_FP32_6E_1CPU_Train", "--throughput", "4")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for_step(process, 2)
+    process.send_signal(signal.SIGHUP)
+    process.stdout.close()
+    assert process.wait(timeout=120) == Exit.OK
+    assert process.stderr.read() == ""
+    folder = tmp_path / "Inceptionv2-Digits_FP32_6E_1CPU_Train" / "001"
+    assert end(folder).step == 4
+    assert "step 4/4" in (folder / "stdout.log").read_text()
+
+
+def test_a_reader_who_leaves_hides_no_failure(script):
+    process = script("Inceptionv2-Digits_FP32_6E_1CPU_Train", "--set", "model.graph=lenet")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == Exit.BAD_OVERRIDE
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_quickstart_passes_a_stop_on(environment, tmp_path, number):
+    """With a stand-in for the interpreter that trains until it is told to stop."""
+    stub = tmp_path / "python"
+    stub.write_text(
+        "#!/bin/bash\n[[ $1 == */launch.py ]] || exit 0\n"
+        f"trap 'echo saved > {tmp_path}/saved; exit 75' TERM\n"
+        f"touch {tmp_path}/training\nwhile :; do sleep 0.1; done\n"
+    )
+    stub.chmod(0o755)
+    root = Path(__file__).resolve().parent.parent
+    process = subprocess.Popen(
+        ["bash", str(root / "run_scripts" / "quickstart.sh")],
+        env={**environment, "PYTHON": str(stub)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "training").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == Exit.INTERRUPTED
+    assert (tmp_path / "saved").exists() and err.count("\n") == 1
 
 
 def test_not_finite_stops_names_the_step_and_is_not_resumed(script, tmp_path):
@@ -199,5 +254,5 @@ def test_a_second_command_for_the_same_run_is_refused(script, tmp_path):
     finish(first, Exit.INTERRUPTED)
     # interrupted with this override: another one does not go on from here
     _, err = finish(script(run, "--set", "batch.per_card=32"), Exit.RESUME_REFUSED)
-    assert "--new" in err and "batch.per_card" in err
+    assert "--new" in err and "--set batch.per_card=16" in err
     assert sorted(p.name for p in (tmp_path / run).iterdir() if p.is_dir()) == ["001"]

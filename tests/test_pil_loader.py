@@ -124,16 +124,28 @@ def test_signals_are_left_to_the_rank(images):
     assert worker.exitcode == 0
 
 
-def test_a_process_that_forgets_its_loader_can_still_exit(images, tmp_path):
+@pytest.mark.parametrize(
+    "use",
+    [
+        "next(batches)\n",
+        "def broken(*_): raise KeyError('defect')\n"
+        "pil.train_transform = broken\n"
+        "try:\n    next(batches)\n"
+        "except Exception as error:\n    held = error  # and with it the iterator's frames\n"
+        "assert 'defect' in str(held)\n",
+    ],
+    ids=["amid an epoch", "after a worker's defect"],
+)
+def test_a_process_that_forgets_its_loader_can_still_exit(images, use):
     code = (
         "import sys; sys.path[:0] = ['.', 'tests']\n"
         "from images import image_list, train_input\n"
         "from pathlib import Path\n"
-        "from proofrun.data import Shard, open_train\n"
+        "from proofrun.data import Shard, open_train, pil\n"
         "from proofrun.data.lists import read_split\n"
         f"images = read_split(Path({str(images.root)!r}), 'train', {images.class_count})\n"
         "batches = open_train('torchvision', images, train_input(), 2, Shard(0, 1, 1), 0).epoch()\n"
-        "next(batches)\n"
+        f"{use}"
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -62,6 +63,68 @@ def test_quickstart_logs_without_torch(tmp_path):
         assert float(row["scaling"]) == pytest.approx(many / (2 * one))
     # Only the two full runs have an accuracy; 20 steps have none.
     assert len({(r["model"], r["precision"]) for r in rows(logs, "accuracy")}) == 2
+
+
+def test_a_report_of_one_run_leaves_that_of_all_alone(tmp_path):
+    quickstart(tmp_path)
+    assert report(tmp_path).returncode == 0
+    page = (tmp_path / "report" / "report.html").read_bytes()
+    one = sorted(path for path in tmp_path.glob("*_1CPU_Train/001"))[0]
+    for given in (one, one.parent):
+        done = report(given)
+        assert done.returncode == 0, done.stderr
+        own = tmp_path / "report" / "-".join(given.relative_to(tmp_path).parts)
+        assert done.stdout.splitlines()[-1] == f"Report page: {own / 'report.html'}"
+        assert (own / "report.html").exists()
+    assert (tmp_path / "report" / "report.html").read_bytes() == page
+    assert report(tmp_path).returncode == 0  # and a report is no run
+
+
+def test_tables_without_rows_have_their_header(tmp_path):
+    quickstart(tmp_path)
+    report(tmp_path)
+    header = (tmp_path / "report" / "rejected_lines.csv").read_text().strip()
+    assert header == "file,line,reason"
+    assert rows(tmp_path, "other_runs") == []
+    limits = {r["many_steps_limit"] for r in rows(tmp_path, "throughput")}
+    assert limits and all(re.fullmatch(r"\d*", limit) for limit in limits)
+
+
+def test_a_reader_who_leaves_changes_no_verdict(tmp_path):
+    quickstart(tmp_path)
+    for flags in (["--gate", "--all-claims"], ["--gate"]):
+        whole = report(tmp_path, *flags).returncode
+        cut = subprocess.Popen(
+            [sys.executable, str(ROOT / "tools" / "report.py"), str(tmp_path), *flags],
+            stdout=subprocess.PIPE,
+        )
+        assert cut.stdout is not None
+        cut.stdout.close()
+        assert cut.wait(timeout=60) == whole
+    full = Path("/dev/full")
+    with full.open("w") as file:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / "report.py"), str(tmp_path)],
+            stdout=file, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == Exit.CANNOT_WRITE and done.stderr.count("\n") == 1
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    """A recipe that does not load takes its claims with it, and the report says so."""
+    quickstart(tmp_path / "logs")
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in ("env.sh", "proofrun"):
+        (copy / name).symlink_to(ROOT / name)
+    for name in ("tools", "recipes"):
+        shutil.copytree(ROOT / name, copy / name)
+    (copy / "recipes" / "inceptionv2" / "recipe.yaml").write_text("nonsense: 1\n")
+    done = subprocess.run(
+        [sys.executable, str(copy / "tools" / "report.py"), str(tmp_path / "logs"), "--all-claims"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0 and "claims are left out" in done.stdout
 
 
 def test_published_claims_judged_and_the_gate(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,10 +25,13 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = Parser(prog="report.py", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "paths", nargs="*", type=Path, default=[Path("logs")], help="log folders or run folders"
+        "paths", nargs="*", type=Path, help="log folders or run folders (default: env.sh)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write (default: <logs>/report)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where to write (default: <logs>/report, for some of the runs a folder in there)",
     )
     parser.add_argument(
         "--all-claims", action="store_true", help="show claims that no run has met, as n/a"
@@ -38,7 +42,9 @@ def parse_args() -> argparse.Namespace:
         help=f"exit {int(Exit.VERDICT)} unless at least one claim is shown and every claim shown "
         "is reproduced (inconclusive, n/a and different hardware fail too)",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.paths = args.paths or [bootstrap.folder("PROOFRUN_LOGS", "logs", None)]
+    return args
 
 
 def main() -> Exit:
@@ -51,7 +57,7 @@ def main() -> Exit:
 
     logs = read_logs(args.paths)
     report = build(logs, ROOT / "recipes" if args.all_claims else None)
-    page = write_report(report, args.out or _beside(args.paths[0], logs.root))
+    page = write_report(report, args.out or _place(args.paths, logs.root))
     if args.gate:
         print(f"gate: {'passed' if report.all_reproduced else 'failed'}")
     print(f"Report page: {page}")
@@ -60,14 +66,14 @@ def main() -> Exit:
     return Exit.VERDICT if args.gate and not report.all_reproduced else Exit.OK
 
 
-def _beside(given: Path, root: Path) -> Path:
-    """`<logs>/report`, spelled as the user spelled the path."""
-    steps = len(given.resolve().parts) - len(root.parts)
-    return (
-        (given, given.parent, given.parent.parent)[steps] / "report"
-        if 0 <= steps <= 2
-        else (root / "report")
-    )
+def _place(given: Sequence[Path], root: Path) -> Path:
+    """`<logs>/report`; of some runs only, a folder in there, so that all runs keep their page."""
+    out = root / "report"
+    below = [path.resolve() for path in given]
+    if all(path != root and path.is_relative_to(root) for path in below):
+        out /= "+".join("-".join(path.relative_to(root).parts) for path in below)[:200]
+    here = Path.cwd()
+    return out.relative_to(here) if not given[0].is_absolute() and out.is_relative_to(here) else out
 
 
 if __name__ == "__main__":

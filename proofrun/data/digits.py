@@ -61,15 +61,19 @@ def prepare(dst: Path) -> str:
 
 def _existing(dst: Path) -> str | None:
     """What to say about a complete set in `dst`; None if the place is free, WriteError else."""
-    if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
-        return None
     try:
+        if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
+            return None
         return f"{dst}: is complete, nothing to do: {_summary(dst)}"
     except DataError as error:
         why = str(error).partition(";")[0]  # without its advice, which is for a reader of the data
         raise WriteError(
             f"{dst}: is there already and is not a complete digits set ({why}); move it away or "
             "give another --dst"
+        ) from None
+    except OSError as error:
+        raise WriteError(
+            f"{dst}: cannot be read ({error.strerror}); mend it or give another --dst"
         ) from None
 
 

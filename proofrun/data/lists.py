@@ -55,10 +55,10 @@ def read_split(root: Path, split: Split, classes: int) -> ImageList:
     the labels. Every file is known to exist afterwards; none was opened (see `check_images`).
     Raises DataError: NO_DATA, BAD_LIST, LIST_MISSING_FILE, LABEL_OUT_OF_RANGE, CLASS_COUNT.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such data folder; {_HOW_TO_MAKE}", Exit.NO_DATA)
     list_file = root / f"{split}.txt"
     try:
+        if not root.is_dir():
+            raise DataError(f"{root}: there is no such data folder; {_HOW_TO_MAKE}", Exit.NO_DATA)
         if list_file.is_file():
             return _read_list(root, split, list_file, classes)
         return _read_tree(root, split, classes)

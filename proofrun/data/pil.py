@@ -220,11 +220,12 @@ def _batches(data: _Images, plan: list[Any], shard: Shard) -> Iterator[Batch]:
                 raise batch
             yield batch
     finally:
-        del batches  # its end is that of the processes, also where an error keeps this frame
-        _alive.difference_update(born)
+        del batches  # its end is that of the processes
+        # where the traceback of an error keeps the iterator, they live on: `_end_workers` has them
+        _alive.difference_update([worker for worker in born if not worker.is_alive()])
 
 
-_alive: set[Any] = set()  # processes of passes that have not ended
+_alive: set[Any] = set()  # processes of passes that have not ended, or not cleanly
 
 
 @atexit.register

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proofrun.errors import RecipeError
+from proofrun.errors import RecipeError, one_line
 from proofrun.recipe import Claim, Recipe
 from proofrun.recipe_yaml import load_recipe
 
 from . import measure
 from .learn import accuracy_rows, mark_rows
-from .read import Logs, Run
+from .read import Logs, Rejected, Run
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
 from .speed import throughput_rows
 from .verdict import Estimate, Judgement, Verdict
@@ -67,17 +67,20 @@ def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
         _recipes([run.plan.recipe for run in logs.runs]),
     )
     if recipes_dir is not None:
-        declared = [r for p in sorted(recipes_dir.glob("*/recipe.yaml")) for r in _load(p)]
+        declared = [
+            r for p in sorted(recipes_dir.glob("*/recipe.yaml")) for r in _load(p, logs.rejected)
+        ]
         report.recipes[:] = _recipes([*report.recipes, *declared])
         _add_unrun(report)
     return report
 
 
-def _load(path: Path) -> Iterable[Recipe]:
+def _load(path: Path, rejected: list[Rejected]) -> Iterable[Recipe]:
     try:
         return load_recipe(path).values()
-    except RecipeError:
-        return []  # a recipe that does not load has its own test and its own command
+    except RecipeError as error:
+        rejected.append(Rejected(str(path), 0, f"its claims are left out: {one_line(error)}"))
+        return []
 
 
 def _recipes(recipes: Sequence[Recipe]) -> list[Recipe]:

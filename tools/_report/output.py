@@ -16,11 +16,6 @@ from .render import markdown, terminal, write_csv, write_text
 from .tables import frames
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # `| head` is no failure
-
-
 def write_report(report: Report, out: Path) -> Path:
     """Print the tables and write report.md, report.html and one CSV a table into `out`.
 
@@ -33,7 +28,7 @@ def write_report(report: Report, out: Path) -> Path:
     write_text(path, page(report, shown, figures(report.logs.runs)))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an ASCII terminal has no ≥
-    console = _Console(file=sys.stdout, highlight=False)
+    console = Console(file=sys.stdout, highlight=False)
     terminal(console, shown, report.logs.rejected)
     console.print(f"\n{report.summary}", soft_wrap=True)
     return path

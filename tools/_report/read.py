@@ -103,12 +103,20 @@ class Logs(NamedTuple):
 
 def read_logs(paths: Sequence[Path]) -> Logs:
     """All runs under `paths` (log folders or single run folders). Raises UsageError for none."""
+    closed: list[OSError] = []
     for path in paths:
-        if not path.is_dir():
-            raise UsageError(f"{path}: no such folder; give the folder with logs or one run folder")
-    folders = list({f.resolve(): f for path in paths for f in _run_folders(path)}.values())
+        try:
+            if not path.is_dir():
+                raise UsageError(
+                    f"{path}: no such folder; give the folder with logs or one run folder"
+                )
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    folders = list({f.resolve(): f for path in paths for f in _run_folders(path, closed)}.values())
     if not folders:
         shown = ", ".join(str(p) for p in paths)
+        if closed:
+            raise UsageError(f"{closed[0].filename}: cannot be read ({closed[0].strerror})")
         raise UsageError(
             f"{shown}: no run found (logs/<run name>/<NNN>/events.jsonl); make one with "
             "`bash run_scripts/quickstart.sh`"
@@ -116,7 +124,14 @@ def read_logs(paths: Sequence[Path]) -> Logs:
     # `.` in a given path must not hide the two folder levels above a run.
     root = folders[0].resolve().parent.parent
     runs: list[Run] = []
-    rejected: list[Rejected] = []
+    rejected = [
+        Rejected(
+            Path(os.path.relpath(error.filename, root)).as_posix(),
+            0,
+            error.strerror or "unreadable",
+        )
+        for error in closed
+    ]
     for folder in folders:
         shown = Path(os.path.relpath(folder.resolve(), root)).as_posix()
         found = _read_run(folder, shown)
@@ -128,8 +143,9 @@ def read_logs(paths: Sequence[Path]) -> Logs:
     return Logs(root, sorted(runs, key=lambda run: (run.plan.run, run.number)), rejected)
 
 
-def _run_folders(path: Path) -> Iterator[Path]:
-    for folder, below, files in os.walk(path):
+def _run_folders(path: Path, closed: list[OSError]) -> Iterator[Path]:
+    """Run folders under `path`; folders that cannot be opened are named in `closed`."""
+    for folder, below, files in os.walk(path, onerror=closed.append):
         numbered = re.fullmatch(r"\d{3,}", Path(folder).resolve().name)
         if "events.jsonl" in files or (numbered and {"recipe.yaml", "status.json"} & set(files)):
             below.clear()  # checkpoints lie in there

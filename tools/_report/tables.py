@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from . import measure
 from .build import Report
 from .measure import MARK_METRICS, Measure, State, Throughput
-from .read import Run
+from .read import Rejected, Run
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
 
 
@@ -22,7 +23,21 @@ def frames(report: Report) -> dict[str, pd.DataFrame]:
         "other_runs": [_other(run) for run in report.others],
         "rejected_lines": [r._asdict() for r in report.logs.rejected],
     }
-    return {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    return {name: _frame(rows, EMPTY.get(name, ())) for name, rows in tables.items()}
+
+
+#: The columns of tables that may well have no row: a file without a header cannot be read again.
+EMPTY: dict[str, Sequence[str]] = {
+    "other_runs": ("run", "number", "status", "epochs_done", "epochs", "device_name", "flags",
+                   "message"),
+    "rejected_lines": Rejected._fields,
+}  # fmt: skip
+
+
+def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=None if rows else list(columns))
+    whole = [c for c in frame.columns if c == "cards" or c.endswith(("count", "_steps_limit"))]
+    return frame.astype(dict.fromkeys(whole, "Int64"))  # 20, not 20.0 where a row has none
 
 
 def _start(row: Row) -> dict[str, Any]:
