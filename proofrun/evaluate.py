@@ -67,9 +67,15 @@ class Score:
 def averaged_model(model: nn.Module, device: Device) -> nn.Module:
     """A copy in eval mode whose BN statistics are the mean over ranks; `model` is not touched."""
     twin = copy.deepcopy(model).eval()
-    for buffer in twin.buffers():
-        if buffer.is_floating_point():
-            device.mean_(buffer)
+    buffers = [buffer for buffer in twin.buffers() if buffer.is_floating_point()]
+    if device.world > 1 and buffers:
+        together = torch.cat(
+            [buffer.reshape(-1) for buffer in buffers]
+        )  # one message, not hundreds
+        device.mean_(together)
+        parts = together.split([buffer.numel() for buffer in buffers])
+        for buffer, part in zip(buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
     return twin
 
 

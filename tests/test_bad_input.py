@@ -155,14 +155,6 @@ def test_bad_thread_variables(script, tmp_path, name, value):
     assert not list(tmp_path.iterdir())
 
 
-def test_relative_paths_of_flags_are_the_callers(script, tmp_path, digits):
-    (tmp_path / "mine").symlink_to(digits)
-    process = script(RUN, "--data", "mine", "--logs", "my logs", "--throughput", "1", COLUMNS="")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == Exit.OK, err
-    assert (tmp_path / "my logs" / RUN / "001" / "events.jsonl").exists()
-
-
 def test_an_interpreter_that_hides_its_packages(tmp_path):
     """-S hides them in .venv as well: said once, not tried for ever."""
     for chosen in ({}, {"PYTHON": sys.executable}):

@@ -156,19 +156,25 @@ def test_a_damaged_recipe_of_an_interrupted_run_says_how_to_go_on(script, tmp_pa
 
 
 def test_a_graph_that_model_py_lacks(script, tmp_path):
+    """An exit code of its own, also where nobody reads; and a wrong flag stands in nobody's way."""
     run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
     _, err = finish(script(run, "--set", "model.graph=lenet"), Exit.BAD_OVERRIDE)
     assert "'lenet'" in err and err.count("\n") == 1
-    # nothing was saved, so nothing stands in the way of the right command
-    out, _ = finish(script(run, "--throughput", "1"), Exit.OK)
-    assert f"{run}/002" in out
+    process = script(run, "--set", "model.graph=alexnet")  # nothing was saved: a new number
+    assert f"{run}/002" in process.stdout.readline()
+    process.stdout.close()  # as `| head -1` does
+    assert process.wait(timeout=120) == Exit.BAD_OVERRIDE
 
 
-def test_nohup_and_a_reader_who_leaves(script, tmp_path):
-    """A closed terminal sends SIGHUP, which nohup has ignored; `| head -1` closes our stdout."""
+def test_nohup_a_reader_who_leaves_and_relative_paths(script, tmp_path, digits):
+    """A closed terminal sends SIGHUP, which nohup has ignored; `| head` closes our stdout; paths
+    in flags are the caller's."""
+    run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
+    (tmp_path / "mine").symlink_to(digits)
+    flags = ["--throughput", "4", "--data", "mine", "--logs", "my logs"]
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        process = script("Inceptionv2-Digits_FP32_6E_1CPU_Train", "--throughput", "4")
+        process = script(run, *flags, COLUMNS="")
     finally:
         signal.signal(signal.SIGHUP, before)
     wait_for_step(process, 2)
@@ -176,16 +182,9 @@ def test_nohup_and_a_reader_who_leaves(script, tmp_path):
     process.stdout.close()
     assert process.wait(timeout=120) == Exit.OK
     assert process.stderr.read() == ""
-    folder = tmp_path / "Inceptionv2-Digits_FP32_6E_1CPU_Train" / "001"
+    folder = tmp_path / "my logs" / run / "001"
     assert end(folder).step == 4
     assert "step 4/4" in (folder / "stdout.log").read_text()
-
-
-def test_a_reader_who_leaves_hides_no_failure(script):
-    process = script("Inceptionv2-Digits_FP32_6E_1CPU_Train", "--set", "model.graph=lenet")
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.wait(timeout=120) == Exit.BAD_OVERRIDE
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -226,8 +225,12 @@ def test_not_finite_stops_names_the_step_and_is_not_resumed(script, tmp_path):
     assert not (folder / "001" / "checkpoints").exists()
     kinds = [event.kind for event in read(folder / "001")]
     assert kinds[-2:] == ["fault", "run_end"]
-    out, _ = finish(script(run, "--throughput", "2"), Exit.OK)
-    assert f"{run}/002" in out  # failed is not resumed: a new number
+    # failed is not resumed: a new number
+    second = script(run, "--throughput", "2")
+    assert f"{run}: new" in second.stdout.readline()
+    second.terminate()
+    finish(second, Exit.INTERRUPTED)
+    assert (folder / "002").is_dir()
 
 
 def test_an_image_that_breaks_in_the_decoder(script, tmp_path, digits, environment):
