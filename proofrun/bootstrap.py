@@ -12,10 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
+from proofrun.errors import Exit
+
 ROOT = Path(__file__).resolve().parent.parent
-# Of proofrun.errors.Exit, which may not be importable yet:
-NOT_INSTALLED = 14
-INTERRUPTED = 75
 _ENTERED = "PROOFRUN_ENTERED_VENV"
 
 
@@ -24,7 +23,7 @@ def stop_on_signals() -> None:
 
     def stop(_number: int, _frame: object) -> None:
         os.write(2, b"proofrun: stopped while no rank was training; the same command goes on\n")
-        os._exit(INTERRUPTED)
+        os._exit(Exit.INTERRUPTED)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
@@ -56,4 +55,4 @@ def ensure(*packages: str) -> None:
     if chosen:
         advice = f"install requirements/run.txt there, or unset PYTHON (it is {chosen})"
     print(f"proofrun: {sys.executable} lacks {', '.join(missing)}: {advice}", file=sys.stderr)
-    sys.exit(NOT_INSTALLED)
+    sys.exit(int(Exit.NOT_INSTALLED))

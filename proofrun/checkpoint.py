@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from proofrun.errors import CheckpointError, WriteError
+from proofrun.errors import CheckpointError, WriteError, disk_is_full
 
 SCHEMA = 1
 KEEP = 2  # newest checkpoints kept besides best, marks and the end
@@ -71,8 +71,7 @@ def save(
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else str(error.strerror or error)
+        reason = "the disk is full" if disk_is_full(error) else str(error.strerror or error)
         raise WriteError(
             f"{folder}: cannot save a checkpoint: {reason}; what was saved before is "
             "untouched, mend this and run the same again"

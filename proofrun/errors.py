@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import errno
-import io
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NoReturn
+from typing import NoReturn
+
+from proofrun.process import keep_going_without_reader
 
 
 class Exit(IntEnum):
@@ -150,6 +151,10 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def disk_is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with its complaints on one line."""
 
@@ -170,7 +175,7 @@ def main_exit(main: Callable[[], int | None], name: str) -> None:
         code = Exit.INTERRUPTED
     except Exception as error:
         code = Exit.INTERNAL
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and disk_is_full(error):
             code = Exit.CANNOT_WRITE
             where = error.filename or "standard output"
             print(f"{name}: {where}: the disk is full; free space", file=sys.stderr)
@@ -180,35 +185,6 @@ def main_exit(main: Callable[[], int | None], name: str) -> None:
             said = f"a defect of its own, please report it: {one_line(error)}"
             print(f"{name}: {said}", file=sys.stderr)
     sys.exit(int(code))
-
-
-class _Unbroken(io.FileIO):
-    """A standard stream whose reader may leave: what nobody reads any more is dropped."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal has closed
-                raise
-            return len(memoryview(data).cast("B"))
-
-
-def keep_going_without_reader() -> None:
-    """`| head` or a closed terminal must not end a run, nor change a command's exit code."""
-    for name, own in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
-        stream = getattr(sys, name)
-        if stream is not own or not isinstance(stream, io.TextIOWrapper):
-            continue  # somebody captures it, or it is closed
-        stream.flush()
-        raw = _Unbroken(stream.fileno(), "w", closefd=False)
-        unbroken = io.TextIOWrapper(
-            io.BufferedWriter(raw),
-            encoding=stream.encoding,
-            errors=stream.errors,
-            line_buffering=stream.line_buffering,
-        )
-        setattr(sys, name, unbroken)
 
 
 def table() -> str:

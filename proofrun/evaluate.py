@@ -69,9 +69,8 @@ def averaged_model(model: nn.Module, device: Device) -> nn.Module:
     twin = copy.deepcopy(model).eval()
     buffers = [buffer for buffer in twin.buffers() if buffer.is_floating_point()]
     if device.world > 1 and buffers:
-        together = torch.cat(
-            [buffer.reshape(-1) for buffer in buffers]
-        )  # one message, not hundreds
+        # one message instead of hundreds
+        together = torch.cat([buffer.reshape(-1) for buffer in buffers])
         device.mean_(together)
         parts = together.split([buffer.numel() for buffer in buffers])
         for buffer, part in zip(buffers, parts, strict=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from proofrun import events
-from proofrun.errors import Exit, LockedError, ProofrunError, ResumeError, WriteError
+from proofrun.errors import Exit, LockedError, ResumeError, WriteError
 from proofrun.runs import Plan
 from proofrun.status import Status
 
@@ -128,7 +128,7 @@ def open_folder(logs: Path, plan: Plan, new: bool) -> RunFolder:
 
 def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
     numbers = sorted(int(path.name) for path in base.iterdir() if _NUMBER.fullmatch(path.name))
-    if numbers and not new and not _holds_nothing(base / f"{numbers[-1]:03d}", plan):
+    if numbers and not new:
         path = base / f"{numbers[-1]:03d}"
         status = Status.read(path / "status.json")
         if (path / "recipe.yaml").exists() and (status is None or status.status == "interrupted"):
@@ -138,7 +138,9 @@ def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
                     f"{path}: another process is training this run; wait for it, or start a second "
                     "one beside it with --new"
                 )
-            return RunFolder(path, _same(path, plan), "resumed", lock)
+            if (same := _go_on(path, plan)) is not None:
+                return RunFolder(path, same, "resumed", lock)
+            lock.close()
     number = numbers[-1] + 1 if numbers else 1
     if numbers and _is_bare(base / f"{numbers[-1]:03d}"):
         number = numbers[-1]
@@ -159,43 +161,22 @@ def _is_bare(path: Path) -> bool:
     return path.is_dir() and not [e for e in path.iterdir() if not e.name.startswith(".")]
 
 
-def _holds_nothing(path: Path, plan: Plan) -> bool:
-    """Whether a run ended before its first checkpoint, and this command is another one.
+def _go_on(path: Path, plan: Plan) -> Plan | None:
+    """The plan to resume with: this command's, with the seed of the interrupted run.
 
-    There is nothing to go on from, so nothing to protect from a wrong flag that came before.
+    None for another command where nothing was saved: then there is nothing to go on from, and
+    nothing to protect. Raises RecipeError, ResumeError.
     """
-    if any((path / "checkpoints").glob("step-*")) or not _ended(path):
-        return False
-    try:
-        before = Plan.load(path / "recipe.yaml")
-    except ProofrunError:
-        return False  # refused below, with the reason
-    return before.config_hash() != plan.config_hash()
-
-
-def _ended(path: Path) -> bool:
-    """Whether no process holds the folder."""
-    lock = _lock(path) if path.is_dir() else None
-    if lock is not None:
-        lock.close()
-    return lock is not None
-
-
-def _same(path: Path, plan: Plan) -> Plan:
-    """The plan to resume with: this command's, with the seed of the run. Raises ResumeError."""
     before = Plan.load(path / "recipe.yaml")
-    if before.config_hash() != plan.config_hash():
-        raise ResumeError(
-            f"{path} was interrupted with another recipe, override or data, and cannot go on with "
-            "this one; give --new to start beside it, or the same data and the flags it had: "
-            f"{before.flags() or 'none'}"
-        )
-    if plan.seed not in (-1, before.seed):
-        raise ResumeError(
-            f"{path} was interrupted with seed {before.seed}, not {plan.seed}; give --new to start "
-            "beside it"
-        )
-    return plan.model_copy(update={"seed": before.seed})
+    if before.config_hash() == plan.config_hash():
+        return plan.model_copy(update={"seed": before.seed})
+    if not any((path / "checkpoints").glob("step-*")):
+        return None
+    raise ResumeError(
+        f"{path} was interrupted with another recipe, override or data, and cannot go on with "
+        "this one; give --new to start beside it, or the same data and the flags it had: "
+        f"{before.flags() or 'none'}"
+    )
 
 
 def _lock(path: Path) -> IO[str] | None:

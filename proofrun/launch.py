@@ -217,7 +217,7 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
     line = command(plan, folder.path)
     own = environment(plan)
     shown = [f"{name}={own[name]}" for name in THREADS if name in own]
-    print(f"$ {' '.join(shown)} {shlex.join(line)}".replace("$  ", "$ "), flush=True)
+    print(" ".join(["$", *shown, shlex.join(line)]), flush=True)
     with folder.open_log() as log:
         process = subprocess.Popen(
             line,

@@ -52,13 +52,9 @@ def _possible(name: RunName) -> str:
 def data_dir(data: str, given: str | None) -> Path:
     """The data folder: the flag, else the variable of env.sh. Raises DataError."""
     variable = DATA_VARIABLE[data]
-    text = given or os.environ.get(variable)
-    if not text:
+    if not given and not os.environ.get(variable):
         raise DataError(f"{variable} is not set: `source env.sh`, or give --data DIR")
-    path = Path(text).expanduser()
-    if given or path.is_absolute():
-        return Path(os.path.abspath(path))
-    return bootstrap.ROOT / path  # env.sh is about this checkout, from wherever it is called
+    return bootstrap.folder(variable, "", given)
 
 
 def check_data(root: Path, data: Data) -> str:

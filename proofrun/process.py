@@ -1,9 +1,13 @@
-"""Processes that go when the one above them goes. Standard library only."""
+"""How a process stands to the one above it and to its readers. Standard library only."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
+import io
 import signal
+import sys
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -11,3 +15,32 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def stop_with_parent() -> None:
     """Ask the kernel to send this process SIGTERM when its parent dies, however it dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class _Unbroken(io.FileIO):
+    """A standard stream whose reader may leave: what nobody reads any more is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal has closed
+                raise
+            return len(memoryview(data).cast("B"))
+
+
+def keep_going_without_reader() -> None:
+    """`| head` or a closed terminal must not end a run, nor change a command's exit code."""
+    for name, own in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
+        stream = getattr(sys, name)
+        if stream is not own or not isinstance(stream, io.TextIOWrapper):
+            continue  # somebody captures it, or it is closed
+        stream.flush()
+        raw = _Unbroken(stream.fileno(), "w", closefd=False)
+        unbroken = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+        )
+        setattr(sys, name, unbroken)

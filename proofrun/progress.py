@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -34,36 +31,23 @@ class Progress:
         if not self._wants_bar:
             self.say(f"step {step}/{total}  {text}")
             return
-        with self._listener():
-            if self._bar is None:
-                self._bar = tqdm(
-                    total=total,
-                    ncols=self._columns,
-                    file=sys.stdout,
-                    bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}  {desc}",
-                )
-            self._bar.n = step
-            self._bar.set_description_str(text, refresh=True)
+        if self._bar is None:
+            self._bar = tqdm(
+                total=total,
+                ncols=self._columns,
+                file=sys.stdout,
+                bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}  {desc}",
+            )
+        self._bar.n = step
+        self._bar.set_description_str(text, refresh=True)
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        with self._listener():
-            if self._bar is not None:
-                self._bar.write(text, file=sys.stdout)
-            elif self._show:
-                print(text, flush=True)
-
-    @contextmanager
-    def _listener(self) -> Iterator[None]:
-        """Launch may be killed: then nobody listens, but the save must not fail for that."""
-        try:
-            yield
-        except BrokenPipeError:
-            self._show = self._wants_bar = False
-            self._bar = None
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        elif self._show:
+            print(text, flush=True)
 
     def close(self) -> None:
         if self._bar is not None:
-            with self._listener():
-                self._bar.close()
+            self._bar.close()

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from proofrun.errors import Exit
-from proofrun.process import stop_with_parent
+from proofrun.process import keep_going_without_reader, stop_with_parent
 
 
 def main(run_dir: Path) -> Exit:
@@ -24,6 +24,7 @@ def main(run_dir: Path) -> Exit:
     signal.signal(signal.SIGTERM, remember)
     signal.signal(signal.SIGINT, remember)
     stop_with_parent()  # a killed torchrun leaves no ranks behind: they save and go
+    keep_going_without_reader()  # and a killed launch nobody who reads: the save must not fail
     from proofrun.session import run_rank
 
     return run_rank(run_dir, received)

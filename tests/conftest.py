@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,16 @@ def environment(digits) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return own
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of what launch and the tools need of the checkout, to damage."""
+    copy = tmp_path / "checkout"
+    for name in ("proofrun", "recipes", "run_scripts", "tools"):
+        shutil.copytree(ROOT / name, copy / name)
+    shutil.copy(ROOT / "env.sh", copy)
+    return copy
 
 
 @pytest.fixture

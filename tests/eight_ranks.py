@@ -83,7 +83,7 @@ def three_steps(out: Path, loader: str, digits: str) -> train.Job:
     scored: list[int] = []
     job.state.loader = Recorded(job.state.loader, trained)
     opened = data.open_eval
-    train.open_eval = lambda *a: Recorded(opened(*a), scored)  # type: ignore[assignment]
+    train.open_eval = lambda *a: Recorded(opened(*a), scored)
     train.train(job)
     train.open_eval = opened
     seen = {

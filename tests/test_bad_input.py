@@ -170,20 +170,8 @@ def test_an_interpreter_that_hides_its_packages(tmp_path):
         assert ("unset PYTHON" in done.stderr) == bool(chosen)
 
 
-def checkout(tmp_path: Path) -> Path:
-    copy = tmp_path / "checkout"
-    copy.mkdir()
-    for name in ("env.sh", "proofrun"):
-        (copy / name).symlink_to(ROOT / name)
-    for name in ("run_scripts", "recipes"):
-        shutil.copytree(ROOT / name, copy / name)
-    return copy
-
-
-def test_an_unknown_run_and_a_wrong_type_in_a_recipe(environment, tmp_path):
-    copy = checkout(tmp_path)
-    (copy / "proofrun").unlink()
-    shutil.copytree(ROOT / "proofrun", copy / "proofrun")  # launch finds recipes beside itself
+def test_an_unknown_run_and_a_wrong_type_in_a_recipe(environment, checkout):
+    copy = checkout
     for name in ("GoogLeNet-Digits_FP32_9E_1CPU_Train", RUN.replace("1CPU", "1CPUs"), "nonsense"):
         stranger = copy / "run_scripts" / f"{name}.sh"
         shutil.copy(copy / "run_scripts" / f"{RUN}.sh", stranger)

@@ -44,7 +44,7 @@ def reference(name: str) -> nn.Module:
     torchvision = import_torchvision()
     with warnings.catch_warnings():  # the package is from 2019
         warnings.simplefilter("ignore")
-        pretrainedmodels = pytest.importorskip("pretrainedmodels")
+        import pretrainedmodels
     torch.manual_seed(0)  # again: the imports draw random numbers
     if name == "googlenet":
         return torchvision.models.googlenet(

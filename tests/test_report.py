@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -90,42 +89,23 @@ def test_tables_without_rows_have_their_header(tmp_path):
 
 def test_a_reader_who_leaves_changes_no_verdict(tmp_path):
     quickstart(tmp_path)
-    cut = subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "tools" / "report.py"),
-            str(tmp_path),
-            "--gate",
-            "--all-claims",
-        ],
-        stdout=subprocess.PIPE,
-    )
+    command = [sys.executable, str(ROOT / "tools" / "report.py"), str(tmp_path)]
+    cut = subprocess.Popen([*command, "--gate", "--all-claims"], stdout=subprocess.PIPE)
     assert cut.stdout is not None
     cut.stdout.close()
     assert cut.wait(timeout=60) == Exit.VERDICT
-    full = Path("/dev/full")
-    with full.open("w") as file:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "tools" / "report.py"), str(tmp_path)],
-            stdout=file, stderr=subprocess.PIPE, text=True, timeout=60,
-        )  # fmt: skip
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == Exit.CANNOT_WRITE and done.stderr.count("\n") == 1
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
+def test_what_cannot_be_read_is_named(tmp_path, checkout):
     """A recipe that does not load takes its claims with it, and the report says so."""
     quickstart(tmp_path / "logs")
-    copy = tmp_path / "checkout"
-    copy.mkdir()
-    for name in ("env.sh", "proofrun"):
-        (copy / name).symlink_to(ROOT / name)
-    for name in ("tools", "recipes"):
-        shutil.copytree(ROOT / name, copy / name)
-    (copy / "recipes" / "inceptionv2" / "recipe.yaml").write_text("nonsense: 1\n")
-    done = subprocess.run(
-        [sys.executable, str(copy / "tools" / "report.py"), str(tmp_path / "logs"), "--all-claims"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    (checkout / "recipes" / "inceptionv2" / "recipe.yaml").write_text("nonsense: 1\n")
+    tool = str(checkout / "tools" / "report.py")
+    command = [sys.executable, tool, str(tmp_path / "logs"), "--all-claims"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "claims are left out" in done.stdout
 
 

@@ -33,7 +33,7 @@ def cadene() -> State:
     import_torchvision()
     with warnings.catch_warnings():  # the package is from 2019
         warnings.simplefilter("ignore")
-        pretrainedmodels = pytest.importorskip("pretrainedmodels")
+        import pretrainedmodels
     return tagged(pretrainedmodels.bninception(num_classes=10, pretrained=None))
 
 
