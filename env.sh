@@ -11,3 +11,8 @@ export PROOFRUN_LOGS="${PROOFRUN_LOGS:-logs}"
 # Threads of one rank, to decode and to compute: launch shares the cores out unless these are set.
 # export PROOFRUN_LOADER_THREADS=8
 # export OMP_NUM_THREADS=8
+# Several machines: the same script on each, with these. Slurm and Kubeflow set their own.
+# export NNODES=2                    how many
+# export NODE_RANK=0                 which of them this is, from 0
+# export RDZV_ENDPOINT=node0:29400   a free port of node 0, the same on all
+# export NODES_TIMEOUT=300           seconds to wait for the others

@@ -43,6 +43,9 @@ BACKENDS: dict[DeviceKind, Backend] = {
     "CPU": Backend("cpu", "gloo", None, (), None),
 }
 
+#: By these a collective library is told which network interface leads to the other nodes.
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "HCCL_SOCKET_IFNAME")
+
 
 def cards_on_host(kind: DeviceKind) -> int | None:
     """Cards of this kind, by device files and visibility variable; None: no limit (CPU)."""

@@ -33,6 +33,7 @@ class Exit(IntEnum):
     BAD_OVERRIDE = 12
     NO_DEVICE = 13
     NOT_INSTALLED = 14
+    NO_RENDEZVOUS = 15
     NO_DATA = 20
     IMAGE_TRUNCATED = 21
     IMAGE_INVALID = 22
@@ -62,6 +63,7 @@ MEANING: dict[Exit, str] = {
     Exit.BAD_OVERRIDE: "an extra flag does not fit the recipe",
     Exit.NO_DEVICE: "this host lacks the device, or has fewer cards than the run",
     Exit.NOT_INSTALLED: "a package is missing: run `bash run_scripts/quickstart.sh`",
+    Exit.NO_RENDEZVOUS: "of several machines one did not arrive in time, or the port is taken",
     Exit.NO_DATA: "the data folder is missing or empty",
     Exit.IMAGE_TRUNCATED: "an image has 0 bytes or its end is missing",
     Exit.IMAGE_INVALID: "a file in the list is no image, or cannot be decoded",
@@ -114,6 +116,10 @@ class OverrideError(ProofrunError):
 
 class DeviceError(ProofrunError):
     exit_code = Exit.NO_DEVICE
+
+
+class RendezvousError(ProofrunError):
+    exit_code = Exit.NO_RENDEZVOUS
 
 
 class DataError(ProofrunError):

@@ -15,15 +15,21 @@ from proofrun.errors import Exit, LockedError, ResumeError, WriteError
 from proofrun.runs import Plan
 from proofrun.status import Status
 
+#: Left by a rank as soon as it lives: without it, torchrun never came to start one.
+STARTED = ".started"
+
+State = Literal["new", "resumed", "one node of several"]
+
 
 class RunFolder:
-    """One numbered folder, locked by this process while entered."""
+    """One numbered folder, or another node's folder, locked by this process while entered."""
 
-    def __init__(self, path: Path, plan: Plan, state: Literal["new", "resumed"], lock: IO[str]):
+    def __init__(self, path: Path, plan: Plan, state: State, lock: IO[str], node: int = 0):
         self.path = path
         self.plan = plan
         self.state = state
         self._lock = lock
+        self._ranks = range(node * plan.world.cards, (node + 1) * plan.world.cards)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -45,11 +51,15 @@ class RunFolder:
 
     def clear_status(self) -> None:
         """Before an attempt: what an earlier one left must not be taken for this one's."""
-        for path in self.path.glob("status*.json"):
-            path.unlink()
+        for path in [*self.path.glob("status*.json"), self.path / STARTED]:
+            path.unlink(missing_ok=True)
+
+    def ranks_started(self) -> bool:
+        """Whether any rank of this node has lived in this attempt."""
+        return (self.path / STARTED).exists()
 
     def outcome(self, stopped: bool, killed: bool = False) -> Status:
-        """How the attempt ended: the first rank that named a cause, else that a rank died silently.
+        """How the attempt ended here: the first cause that a rank of this node named, or silence.
 
         `stopped`: launch was told to stop, so a rank that ends without a word did as it was told.
         `killed`: torchrun was killed; its ranks may have saved, but nobody asked them to stop.
@@ -59,8 +69,8 @@ class RunFolder:
         said = sorted((s for s in found if s is not None), key=lambda s: s.t_wall)
         quiet = (Exit.OK, Exit.INTERRUPTED, Exit.WORKER_DIED)
         cause = next((s for s in said if s.code not in quiet), None)
-        own = next((s for s in said if s.rank == 0), None)
-        silent = sorted(set(range(self.plan.world.size)) - {s.rank for s in said})
+        own = next((s for s in said if s.rank == self._ranks[0]), None)
+        silent = sorted(set(self._ranks) - {s.rank for s in said})
         if cause is None and stopped and silent:
             message = "stopped by a signal before it could save; the same command goes on"
             cause = Status(int(Exit.INTERRUPTED), message, silent[0], time.time())
@@ -77,7 +87,7 @@ class RunFolder:
                 t_wall=time.time(),
             )
         status = cause or own
-        assert status is not None, "no silent rank and no cause: rank 0 has spoken"
+        assert status is not None, "no silent rank and no cause: the first rank has spoken"
         if own is None or own.code != status.code:
             self._close_events(status)
         Status(status.code, status.message, 0, status.t_wall).write(self.path)
@@ -124,6 +134,27 @@ def open_folder(logs: Path, plan: Plan, new: bool) -> RunFolder:
         raise WriteError(
             f"{base}: {error.strerror}; give a folder that can be written: --logs DIR"
         ) from None
+
+
+def open_node_folder(logs: Path, plan: Plan, node: int) -> RunFolder:
+    """The folder of a node beyond the first: its plan, statuses and output, beside the numbers.
+
+    Raises LockedError, WriteError.
+    """
+    path = logs / plan.run / f"node{node}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+    except OSError as error:
+        raise WriteError(
+            f"{path}: {error.strerror}; give a folder that can be written: --logs DIR"
+        ) from None
+    if lock is None:
+        raise LockedError(
+            f"{path}: another process of this machine is node {node} of this run; give each "
+            "node a NODE_RANK of its own"
+        )
+    return RunFolder(path, plan, "one node of several", lock, node)
 
 
 def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:

@@ -27,13 +27,23 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any
 
 import psutil
 
 from proofrun import device, preflight
-from proofrun.errors import RESTARTABLE, Exit, Parser, ProofrunError, UsageError, main_exit
-from proofrun.folders import RunFolder, open_folder
+from proofrun.cluster import Nodes, check_port, interface_of, nodes_of, own_address
+from proofrun.errors import (
+    RESTARTABLE,
+    Exit,
+    Parser,
+    ProofrunError,
+    RendezvousError,
+    UsageError,
+    main_exit,
+)
+from proofrun.folders import RunFolder, open_folder, open_node_folder
 from proofrun.process import stop_with_parent
 from proofrun.runs import Plan, World, apply_overrides, find_recipe
 from proofrun.status import Status, provenance
@@ -43,14 +53,26 @@ def main(argv: list[str] | None = None) -> int:
     """Run one training; the exit code of `proofrun.errors`."""
     options = parse(sys.argv[1:] if argv is None else argv)
     check_threads()
-    plan = make_plan(options)
-    folder = open_folder(bootstrap.folder("PROOFRUN_LOGS", "logs", options.logs), plan, options.new)
+    nodes = nodes_of(os.environ)
+    plan = make_plan(options, nodes)
+    logs = bootstrap.folder("PROOFRUN_LOGS", "logs", options.logs)
+    if nodes.is_first:
+        check_port(nodes)
+        folder = open_folder(logs, plan, options.new)
+    else:  # node 0 keeps the run; here lie only this node's own words
+        folder = open_node_folder(logs, plan, nodes.rank)
     with folder:
         folder.write_plan(provenance(bootstrap.ROOT, ["proofrun.launch", *options.argv]))
         print(f"{plan.run}: {folder.state} in {_short(folder.path)}", flush=True)
+        if nodes.count > 1:
+            print(
+                f"node {nodes.rank} of {nodes.count}: meeting at {nodes.endpoint}, waiting "
+                f"{nodes.timeout_s} s at most (NODES_TIMEOUT)",
+                flush=True,
+            )
         if plan.overrides:
             print(f"overridden: {plan.overrides}: kept out of the headline tables", flush=True)
-        return run(plan, folder, options.max_restarts)
+        return run(plan, nodes, folder, options.max_restarts)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -120,11 +142,13 @@ def whole(least: int) -> Callable[[str], int]:
     return read
 
 
-def make_plan(options: argparse.Namespace) -> Plan:
+def make_plan(options: argparse.Namespace, nodes: Nodes) -> Plan:
     """The run as it will be, after every check that needs no card. Raises ProofrunError."""
     name, recipe_dir, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
     preflight.check_device(name)
     recipe, overrides = apply_overrides(recipe, options.set)
+    if recipe.optimizer.implementation == "apex":
+        preflight.check_apex(name)
     if options.loader != "dali":
         overrides["loader"] = options.loader
     for flag in ("max_steps", "seed"):
@@ -142,7 +166,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         recipe_dir=bootstrap.in_checkout(recipe_dir),
         recipe=recipe,
         precision=name.precision,
-        world=World(cards=name.cards),
+        world=World(cards=name.cards, nodes=nodes.count),
         device=name.device,
         seed=-1 if options.seed is None else options.seed,
         loader=options.loader,
@@ -157,10 +181,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
     return plan
 
 
-def run(plan: Plan, folder: RunFolder, max_restarts: int) -> int:
+def run(plan: Plan, nodes: Nodes, folder: RunFolder, max_restarts: int) -> int:
     """Start torchrun until the run ends for good; its exit code."""
     for attempt in range(max_restarts + 1):
-        status = _attempt(plan, folder)
+        status = _attempt(plan, nodes, folder)
         code = Exit(status.code)
         again = code in RESTARTABLE and attempt < max_restarts
         if not again:
@@ -172,17 +196,23 @@ def run(plan: Plan, folder: RunFolder, max_restarts: int) -> int:
     return int(code)
 
 
-def command(plan: Plan, run_dir: Path) -> list[str]:
+def command(plan: Plan, nodes: Nodes, run_dir: Path) -> list[str]:
     """The torchrun command line. 127.0.0.1 by name: resolving a host name may take minutes."""
+    meet = ["--local-addr=127.0.0.1"]
+    if nodes.count > 1:
+        wait = f"join_timeout={nodes.timeout_s},read_timeout={nodes.timeout_s}"
+        meet = ["--rdzv-id=proofrun", f"--rdzv-conf=is_host={int(nodes.is_first)},{wait}"]
+        if address := own_address(nodes):
+            meet.append(f"--local-addr={address}")
     return [
         sys.executable, "-m", "torch.distributed.run",
-        "--nnodes=1", f"--nproc-per-node={plan.world.cards}", "--max-restarts=0",
-        "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1",
+        f"--nnodes={nodes.count}", f"--nproc-per-node={plan.world.cards}", "--max-restarts=0",
+        "--rdzv-backend=c10d", f"--rdzv-endpoint={nodes.endpoint}", *meet,
         "-m", "proofrun.worker", str(run_dir),
     ]  # fmt: skip
 
 
-def environment(plan: Plan) -> dict[str, str]:
+def environment(plan: Plan, nodes: Nodes) -> dict[str, str]:
     """What the ranks get besides the caller's environment."""
     share = max(1, device.usable_cores() // plan.world.cards)
     own = {
@@ -192,7 +222,11 @@ def environment(plan: Plan) -> dict[str, str]:
             [str(bootstrap.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
         "PYTHONUNBUFFERED": "1",
+        "PROOFRUN_NODE_RANK": str(nodes.rank),
+        "PROOFRUN_NODES_TIMEOUT": str(nodes.timeout_s),
     }
+    if nodes.count > 1 and (address := own_address(nodes)) and (card := interface_of(address)):
+        own |= {name: card for name in device.INTERFACE_VARIABLES if not os.environ.get(name)}
     if sys.stdout.isatty():
         own["COLUMNS"] = str(os.get_terminal_size().columns or 100)
     for name in THREADS:
@@ -211,11 +245,33 @@ def check_threads() -> None:
             raise UsageError(f"{name}={text}: give a whole number from 1 up, or unset it")
 
 
-def _attempt(plan: Plan, folder: RunFolder) -> Status:
-    """One torchrun from start to end; how it ended."""
-    folder.clear_status()
-    line = command(plan, folder.path)
-    own = environment(plan)
+def _attempt(plan: Plan, nodes: Nodes, folder: RunFolder) -> Status:
+    """One torchrun from start to end; how it ended.
+
+    Among several nodes one may arrive while the others still leave an earlier attempt, so torchrun
+    is started again until its ranks live. Raises RendezvousError when that takes too long.
+    """
+    deadline = time.monotonic() + nodes.timeout_s
+    while True:
+        folder.clear_status()
+        left = max(1, round(deadline - time.monotonic()))
+        forward, killed = _torchrun(plan, replace(nodes, timeout_s=left), folder)
+        if nodes.count == 1 or forward.used or folder.ranks_started():
+            return folder.outcome(stopped=forward.used, killed=killed)
+        if time.monotonic() >= deadline - 1:
+            raise RendezvousError(
+                f"node {nodes.rank}: the {nodes.count} nodes did not meet at {nodes.endpoint} "
+                f"within {nodes.timeout_s} s (NODES_TIMEOUT): start the same command on each of "
+                "them, with the same NNODES and RDZV_ENDPOINT and a NODE_RANK of its own; see "
+                f"{folder.path / 'stdout.log'}"
+            )
+        time.sleep(1)
+
+
+def _torchrun(plan: Plan, nodes: Nodes, folder: RunFolder) -> tuple[_Forward, bool]:
+    """Run it, passing signals on and output through: (the signals, whether it was killed)."""
+    line = command(plan, nodes, folder.path)
+    own = environment(plan, nodes)
     shown = [f"{name}={own[name]}" for name in THREADS if name in own]
     print(" ".join(["$", *shown, shlex.join(line)]), flush=True)
     with folder.open_log() as log:
@@ -233,7 +289,7 @@ def _attempt(plan: Plan, folder: RunFolder) -> Status:
         with _Forward(process) as forward:
             process.wait()
         relay.join(timeout=60)  # ranks that outlive torchrun still save and print
-    return folder.outcome(stopped=forward.used, killed=process.returncode < 0)
+    return forward, process.returncode < 0
 
 
 class _Forward:

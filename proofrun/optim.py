@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from proofrun.device import Device
-from proofrun.errors import NonFiniteError
+from proofrun.errors import Exit, NonFiniteError, ProofrunError, one_line
 from proofrun.recipe import (
     Amp,
     CosineSchedule,
@@ -46,8 +47,8 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps_per_epoch: i
     raise AssertionError(schedule)
 
 
-def build_optimizer(model: nn.Module, spec: Optimizer, device: Device) -> torch.optim.SGD:
-    """SGD over one or two parameter groups; fused where torch has it for the device.
+def build_optimizer(model: nn.Module, spec: Optimizer) -> torch.optim.Optimizer:
+    """SGD over one or two parameter groups, fused where there is such a kernel.
 
     Without `decay_bn_and_bias`, one-dimensional parameters (BN gamma, beta, biases) get no decay.
     """
@@ -56,15 +57,36 @@ def build_optimizer(model: nn.Module, spec: Optimizer, device: Device) -> torch.
     groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": spec.weight_decay}]
     if others:
         groups.append({"params": others, "weight_decay": 0.0})
-    try:
-        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=spec.momentum, fused=True)
-    except RuntimeError:  # torch has no fused SGD for this device
-        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=spec.momentum)
+    optimizer = _apex_sgd(groups, spec) if spec.implementation == "apex" else _sgd(groups, spec)
     # A fused first step that is masked would leave its momentum uninitialised; zeros give the same
     # first step as no buffer at all.
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _sgd(groups: list[dict[str, Any]], spec: Optimizer) -> torch.optim.Optimizer:
+    try:
+        return torch.optim.SGD(groups, lr=0.0, momentum=spec.momentum, fused=True)
+    except RuntimeError:  # torch has no fused SGD for this device
+        return torch.optim.SGD(groups, lr=0.0, momentum=spec.momentum)
+
+
+def _apex_sgd(groups: list[dict[str, Any]], spec: Optimizer) -> torch.optim.Optimizer:
+    """FusedSGD of NVIDIA's apex: one kernel over all tensors. Raises ProofrunError.
+
+    It takes no mask: a step with a non-finite loss is left out by a look from the host.
+    """
+    try:
+        fused_sgd = importlib.import_module("apex.optimizers").FusedSGD
+        optimizer: torch.optim.Optimizer = fused_sgd(groups, lr=0.0, momentum=spec.momentum)
+    except Exception as error:  # built for another torch, or without its CUDA extension
+        raise ProofrunError(
+            f"apex.optimizers.FusedSGD cannot be used: {one_line(error)}; build apex with its CUDA "
+            "extensions for this torch, or give --set optimizer.implementation=torch",
+            Exit.NOT_INSTALLED,
+        ) from None
     return optimizer
 
 
@@ -95,7 +117,7 @@ class Stepper:
     """Applies gradients, masks the step of a non-finite loss, and counts, without a host sync."""
 
     def __init__(
-        self, optimizer: torch.optim.SGD, scaler: torch.amp.GradScaler | None, device: Device
+        self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None, device: Device
     ) -> None:
         self.optimizer = optimizer
         self.scaler = scaler
@@ -135,7 +157,8 @@ class Stepper:
             if not self._fused:  # the scaler skipped by a host check, past the hook
                 self._note(sum(self.scaler._found_inf_per_device(self.optimizer).values()))
             self.scaler.update(self._fixed_scale)
-        self.optimizer.zero_grad(set_to_none=True)
+        # not optimizer.zero_grad: apex's takes no set_to_none
+        torch.optim.Optimizer.zero_grad(self.optimizer, set_to_none=True)
 
     def _count(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         found = getattr(optimizer, "found_inf", None)

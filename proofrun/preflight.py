@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
 from proofrun import bootstrap, device
 from proofrun.data.lists import Split, check_images, list_hash, read_split
-from proofrun.errors import DataError, DeviceError, Exit, OverrideError
+from proofrun.errors import DataError, DeviceError, Exit, OverrideError, ProofrunError
 from proofrun.recipe import Data
 from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, RunName
@@ -47,6 +48,31 @@ def _possible(name: RunName) -> str:
     # On a CPU only the rehearsals are declared; one process first.
     fits.sort(key=lambda run: (run.data != name.data, run.precision != name.precision, run.cards))
     return str(fits[0]) if fits else str(name)
+
+
+def check_apex(name: RunName) -> None:
+    """Raises DeviceError or ProofrunError when FusedSGD is asked for and cannot be had.
+
+    Looks at files only: importing apex takes torch, and PyPI's package of that name fails to.
+    """
+    advice = "or take torch's own with --set optimizer.implementation=torch"
+    if name.device != "GPU":
+        raise DeviceError(
+            f"optimizer.implementation: apex is for NVIDIA GPUs; take a GPU run, {advice}"
+        )
+    spec = importlib.util.find_spec("apex")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not folders:
+        raise ProofrunError(
+            f"apex is not installed: it is in NVIDIA's PyTorch image (docker/README.md), {advice}",
+            Exit.NOT_INSTALLED,
+        )
+    if not any((Path(folder) / "optimizers" / "fused_sgd.py").is_file() for folder in folders):
+        raise ProofrunError(
+            f"{folders[0]} is not NVIDIA's apex: PyPI's package of that name is another project; "
+            f"uninstall it and use NVIDIA's PyTorch image (docker/README.md), {advice}",
+            Exit.NOT_INSTALLED,
+        )
 
 
 def data_dir(data: str, given: str | None) -> Path:

@@ -109,7 +109,10 @@ class LearningRate(Strict):
 
 
 class Optimizer(Strict):
+    """SGD with momentum. `implementation`: torch's own, or FusedSGD of NVIDIA's apex."""
+
     name: Literal["sgd"]
+    implementation: Literal["torch", "apex"] = "torch"
     lr: LearningRate
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0)]

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from proofrun import checkpoint, events
 from proofrun.bootstrap import ROOT
+from proofrun.cluster import roll_call
 from proofrun.data import Shard, open_train
 from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
@@ -102,6 +103,7 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
     """
     start = os.environ.get("PROOFRUN_STARTED")
     clock = events.Clock(float(start) if start else None)
+    plan = roll_call(plan)
     device = Device(plan.device, plan.precision, plan.recipe.precision)
     data = plan.recipe.data
     train_list, val_list = open_lists(plan)
@@ -122,7 +124,7 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         raise
     model = model.to(device.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = sum(p.numel() for p in model.parameters())
-    optimizer = build_optimizer(model, plan.recipe.optimizer, device)
+    optimizer = build_optimizer(model, plan.recipe.optimizer)
     stepper = Stepper(optimizer, build_scaler(device.amp, device), device)
     torch.manual_seed(plan.seed * 10_007 + device.rank)  # dropout differs between ranks
 

@@ -6,6 +6,7 @@ time must not be lost.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,6 +26,11 @@ def main(run_dir: Path) -> Exit:
     signal.signal(signal.SIGINT, remember)
     stop_with_parent()  # a killed torchrun leaves no ranks behind: they save and go
     keep_going_without_reader()  # and a killed launch nobody who reads: the save must not fail
+    from proofrun.cluster import take_place
+    from proofrun.folders import STARTED
+
+    take_place(os.environ)
+    (run_dir / STARTED).touch()
     from proofrun.session import run_rank
 
     return run_rank(run_dir, received)

@@ -124,9 +124,9 @@ def small_net() -> nn.Module:
 
 def test_groups_without_decay_where_the_recipe_says_so():
     net = small_net()
-    both = build_optimizer(net, INCEPTION.optimizer, cpu()).param_groups
+    both = build_optimizer(net, INCEPTION.optimizer).param_groups
     assert [group["weight_decay"] for group in both] == [1e-4]
-    split = build_optimizer(net, GOOGLENET.optimizer, cpu()).param_groups
+    split = build_optimizer(net, GOOGLENET.optimizer).param_groups
     assert [group["weight_decay"] for group in split] == [1e-4, 0.0]
     assert all(p.ndim == 1 for p in split[1]["params"]) and len(split[1]["params"]) == 4
 
@@ -134,7 +134,7 @@ def test_groups_without_decay_where_the_recipe_says_so():
 def test_the_first_step_equals_plain_sgd():
     """Momentum starts as zeros here and as the gradient in torch: the same numbers."""
     ours, theirs = small_net(), small_net()
-    stepper = Stepper(build_optimizer(ours, INCEPTION.optimizer, cpu()), None, cpu())
+    stepper = Stepper(build_optimizer(ours, INCEPTION.optimizer), None, cpu())
     plain = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     images, labels = torch.randn(4, 3, 8, 8), torch.randint(10, (4,))
     for step in range(3):
@@ -149,7 +149,7 @@ def test_the_first_step_equals_plain_sgd():
 @pytest.mark.parametrize("bad_step", [0, 1, 3])
 def test_a_bad_step_changes_nothing_and_is_named(bad_step):
     net = small_net()
-    stepper = Stepper(build_optimizer(net, INCEPTION.optimizer, cpu()), None, cpu())
+    stepper = Stepper(build_optimizer(net, INCEPTION.optimizer), None, cpu())
     images, labels = torch.randn(4, 3, 8, 8), torch.randint(10, (4,))
     for step in range(5):
         before = [p.detach().clone() for p in net.parameters()]
@@ -169,7 +169,7 @@ def test_fp16_scaler_paths_for_real(scale):
     net = small_net()
     scaler = build_scaler(device.amp, device)
     assert scaler is not None
-    stepper = Stepper(build_optimizer(net, GOOGLENET.optimizer, device), scaler, device)
+    stepper = Stepper(build_optimizer(net, GOOGLENET.optimizer), scaler, device)
     images, labels = torch.randn(4, 3, 8, 8), torch.randint(10, (4,))
     start = stepper.scale()
     assert start == (65536 if scale == "dynamic" else 1024)
@@ -197,7 +197,7 @@ def test_skipping_for_ever_is_given_up():
     device = cpu("FP16", 1024.0)
     net = small_net()
     stepper = Stepper(
-        build_optimizer(net, GOOGLENET.optimizer, device), build_scaler(device.amp, device), device
+        build_optimizer(net, GOOGLENET.optimizer), build_scaler(device.amp, device), device
     )
     images, labels = torch.randn(4, 3, 8, 8), torch.randint(10, (4,))
     for step in range(MAX_SKIPPED_IN_A_ROW):

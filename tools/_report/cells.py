@@ -105,11 +105,14 @@ def conditions(row: Row) -> str:
     """A row in a few words, for reasons and cards."""
     words = [row.model, row.data, precision(row)]
     if isinstance(row, AccuracyRow):
-        words += [f"{row.epochs} epochs", cards_text(row.cards, row.device), row.protocol]
+        cards = cards_text(row.cards, row.device, row.nodes)
+        words += [f"{row.epochs} epochs", cards, row.protocol]
     elif isinstance(row, ThroughputRow):
         words += [row.device]
+        if row.many_nodes > 1:
+            words += [nodes_text(row.many_nodes, row.many_cards)]
     elif isinstance(row, MarkRow) and row.target_s is not None:
-        return clean(f"{row.run}, mark at {units.seconds(row.target_s)}")
+        return clean(f"{run_text(row)}, mark at {units.seconds(row.target_s)}")
     return clean(", ".join(word for word in words if word))
 
 
@@ -122,8 +125,20 @@ def claim_name(judgement: Judgement) -> str:
     return f"{name} on {claim.cards}" if claim.metric == "scaling" else name
 
 
-def cards_text(cards: int | None, device: str) -> str:
-    return f"{cards} {device}".strip() if cards is not None else "any cards"
+def cards_text(cards: int | None, device: str, nodes: int = 1) -> str:
+    """`8 GPU`; on several machines `2 nodes × 8 GPU`. `cards` are those of all nodes."""
+    if cards is None:
+        return "any cards"
+    return f"{nodes_text(nodes, cards) if nodes > 1 else cards} {device}".strip()
+
+
+def nodes_text(nodes: int, cards: int | None) -> str:
+    return f"{nodes} nodes × {(cards or 0) // nodes}"
+
+
+def run_text(row: MarkRow) -> str:
+    """The run's name, and on how many machines where they are several."""
+    return f"{row.run} on {row.nodes} nodes" if row.nodes > 1 else row.run
 
 
 def value_cell(metric: str, measured: Measure | None) -> Cell:

@@ -18,8 +18,10 @@ from .cells import (
     cell,
     claim_cells,
     conditions,
+    nodes_text,
     precision,
     reasons,
+    run_text,
     value_cell,
     verdict_span,
 )
@@ -58,7 +60,7 @@ def _accuracy(rows: list[AccuracyRow]) -> Grid:
             cell(row.data),
             cell(precision(row)),
             cell(row.epochs if row.epochs is not None else NONE),
-            cell(cards_text(row.cards, row.device)),
+            cell(cards_text(row.cards, row.device, row.nodes)),
             cell(row.device_name),
             value_cell("top1", found.top1 if found else None),
             value_cell("top5", found.top5 if found else None),
@@ -105,6 +107,14 @@ def _both(one: float | None, many: float | None, cards: int | None, percent: boo
     return tuple(Span(f"{text(v)} on {n}") for n, v in found if v is not None) or cell(NONE)
 
 
+def _cards(row: ThroughputRow) -> str | int:
+    """N, or nodes x cards."""
+    if row.many_cards is None:
+        return NONE
+    many = row.many_nodes > 1
+    return nodes_text(row.many_nodes, row.many_cards) if many else row.many_cards
+
+
 def _throughput(rows: list[ThroughputRow]) -> Grid:
     columns = (
         Column("Model"),
@@ -135,7 +145,7 @@ def _throughput(rows: list[ThroughputRow]) -> Grid:
             cell(row.device_name),
             cell(precision(row)),
             _rate(one),
-            cell(cards if cards is not None else NONE),
+            cell(_cards(row)),
             _rate(many),
             cell(scaling, sources),
             _both(row.speedup_one, row.speedup_many, cards, percent=False),
@@ -160,7 +170,7 @@ def _mark(rows: list[MarkRow]) -> Grid:
     grid = Grid("mark", "Time mark", columns, empty=empty)
     for row in rows:
         target = units.seconds(row.target_s) if row.target_s is not None else "the mark"
-        first = (cell(row.run), cell(row.n), cell(f"at {target}"))
+        first = (cell(run_text(row)), cell(row.n), cell(f"at {target}"))
         last = cell(", ".join(row.flags) or NONE)
         grid.rows.append(GridRow((*first, *_state(row.at_mark), last)))
         blank = (cell(""), cell(""))

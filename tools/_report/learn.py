@@ -12,7 +12,8 @@ def _facts(group: Group, protocol: str | None, mark_s: float | None = None) -> F
     run = group.last
     epochs = run.plan.recipe.schedule.epochs
     batch = run.global_batch
-    return Facts(run.device_name, run.plan.precision, run.cards, batch, epochs, protocol, mark_s)
+    world = (run.cards, batch, epochs, protocol, mark_s, run.nodes)
+    return Facts(run.device_name, run.plan.precision, *world)
 
 
 def accuracy_rows(group: Group) -> list[AccuracyRow]:
@@ -31,6 +32,7 @@ def accuracy_rows(group: Group) -> list[AccuracyRow]:
             **identity(group),  # type: ignore[arg-type]
             epochs=recipe.schedule.epochs,
             cards=group.last.cards,
+            nodes=group.last.nodes,
             global_batch=group.last.global_batch,
             protocol=protocol.name,
             accuracy=found,
@@ -56,7 +58,14 @@ def mark_rows(group: Group) -> list[MarkRow]:
     for target in run.plan.recipe.marks_s:
         state = measure.at_mark(group, target)
         n = state.metrics["epoch"].n
-        row = MarkRow(**identity(group), run=run.plan.run, target_s=target, n=n, at_mark=state)  # type: ignore[arg-type]
+        row = MarkRow(
+            **identity(group),  # type: ignore[arg-type]
+            run=run.plan.run,
+            nodes=run.nodes,
+            target_s=target,
+            n=n,
+            at_mark=state,
+        )
         flag_repeats(row, state.metrics["epoch"])
         facts = _facts(group, state.protocol, target)
         missing = ""

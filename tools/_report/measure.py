@@ -79,6 +79,7 @@ class Throughput:
     windows: int
     wait_share: float
     cards: int
+    nodes: int
     per_card_batch: int
     steps_limit: int | None
 
@@ -108,9 +109,9 @@ class Group:
 
 def groups(runs: Sequence[Run]) -> list[Group]:
     """Repeats put together, in the order of first appearance."""
-    found: dict[tuple[str, str, str, int], list[Run]] = {}
+    found: dict[tuple[str, str, str, int, int], list[Run]] = {}
     for run in runs:
-        key = (run.plan.run, run.config_hash, run.device_name, run.cards)
+        key = (run.plan.run, run.config_hash, run.device_name, run.cards, run.nodes)
         found.setdefault(key, []).append(run)
     return [Group(tuple(members)) for members in found.values()]
 
@@ -210,6 +211,7 @@ def throughput(runs: Sequence[Run]) -> Throughput | None:
         windows=len(every),
         wait_share=sum(e.data_wait_s for e, *_ in every) / sum(e.window_s for e, *_ in every),
         cards=run.cards,
+        nodes=run.nodes,
         per_card_batch=run.start.per_card_batch if run.start else run.plan.per_card_batch,
         steps_limit=run.plan.max_steps,
     )

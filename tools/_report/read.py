@@ -78,7 +78,12 @@ class Run:
 
     @property
     def cards(self) -> int:
+        """Of all nodes."""
         return self.start.world_size if self.start else self.plan.world.size
+
+    @property
+    def nodes(self) -> int:
+        return self.start.nodes if self.start else self.plan.world.nodes
 
     @property
     def global_batch(self) -> int:

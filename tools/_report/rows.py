@@ -34,6 +34,7 @@ class Row:
 class AccuracyRow(Row):
     epochs: int | None = None
     cards: int | None = None
+    nodes: int = 1
     global_batch: int | None = None
     protocol: str = ""
     accuracy: Accuracy | None = None
@@ -55,12 +56,17 @@ class ThroughputRow(Row):
         claimed = [j.claim.cards for j in self.judgements if (j.claim.cards or 1) > 1]
         return self.many.cards if self.many else next(iter(claimed), None)
 
+    @property
+    def many_nodes(self) -> int:
+        return self.many.nodes if self.many else 1
+
 
 @dataclass
 class MarkRow(Row):
     """`claim_epoch`: the epoch that the claim names, with the state of the run there."""
 
     run: str = ""
+    nodes: int = 1
     target_s: float | None = None
     n: int = 0
     at_mark: State | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from . import measure
 from .measure import Group, Throughput
@@ -22,16 +23,26 @@ from .verdict import Estimate, Facts
 SUPER_LINEAR = 1.02  # above this, scaling is remarked on
 
 
+class _Where(NamedTuple):
+    """Cards of all nodes."""
+
+    cards: int
+    nodes: int
+
+
+ONE = _Where(1, 1)
+
+
 @dataclass
 class _Series:
-    """All runs that differ in the number of cards only: {cards: runs}."""
+    """All runs that differ in the number of cards and nodes only."""
 
     precision: str
     comparable: tuple[str, ...]
-    cells: dict[int, list[Run]] = field(default_factory=dict)
+    cells: dict[_Where, list[Run]] = field(default_factory=dict)
 
-    def at(self, cards: int) -> Throughput | None:
-        return measure.throughput(self.cells.get(cards, []))
+    def at(self, where: _Where) -> Throughput | None:
+        return measure.throughput(self.cells.get(where, []))
 
 
 def throughput_rows(runs: Sequence[Run]) -> list[ThroughputRow]:
@@ -41,15 +52,15 @@ def throughput_rows(runs: Sequence[Run]) -> list[ThroughputRow]:
         comparable = _comparable(run)
         key = (*comparable, run.plan.precision)
         series = found.setdefault(key, _Series(run.plan.precision, comparable))
-        series.cells.setdefault(run.cards, []).append(run)
+        series.cells.setdefault(_Where(run.cards, run.nodes), []).append(run)
     rows = []
     for series in found.values():
-        series.cells = {cards: _preferred(cell) for cards, cell in series.cells.items()}
+        series.cells = {where: _preferred(cell) for where, cell in series.cells.items()}
     fp32 = {s.comparable: s for s in found.values() if s.precision == "FP32"}
     for series in found.values():
-        several: list[int | None] = [cards for cards in sorted(series.cells) if cards > 1]
-        for index, cards in enumerate(several or [None]):
-            rows.append(_row(series, cards, fp32.get(series.comparable), first=index == 0))
+        several: list[_Where | None] = [where for where in sorted(series.cells) if where != ONE]
+        for index, where in enumerate(several or [None]):
+            rows.append(_row(series, where, fp32.get(series.comparable), first=index == 0))
     return rows
 
 
@@ -67,11 +78,11 @@ def _preferred(runs: list[Run]) -> list[Run]:
     return full or [run for run in runs if (run.plan.max_steps or 0) == longest]
 
 
-def _row(series: _Series, cards: int | None, fp32: _Series | None, first: bool) -> ThroughputRow:
-    members = [*series.cells.get(1, []), *(series.cells[cards] if cards else [])]
+def _row(series: _Series, many: _Where | None, fp32: _Series | None, first: bool) -> ThroughputRow:
+    members = [*series.cells.get(ONE, []), *(series.cells[many] if many else [])]
     row = ThroughputRow(**identity(Group(tuple(members))))  # type: ignore[arg-type]
-    row.one = series.at(1)
-    row.many = series.at(cards) if cards else None
+    row.one = series.at(ONE)
+    row.many = series.at(many) if many else None
     _name_short_runs(row)
     for cell in (row.one, row.many):
         if cell:
@@ -83,23 +94,25 @@ def _row(series: _Series, cards: int | None, fp32: _Series | None, first: bool) 
             f"scaling {100 * row.scaling:.1f} % is above 100 %: look for a slow run on 1 card"
         )
     if fp32 is not None and fp32 is not series:
-        row.speedup_one = _speedup(row.one, fp32.at(1))
-        row.speedup_many = _speedup(row.many, fp32.at(cards)) if cards else None
-    _judge(row, series, ratio, cards, first)
+        row.speedup_one = _speedup(row.one, fp32.at(ONE))
+        row.speedup_many = _speedup(row.many, fp32.at(many)) if many else None
+    _judge(row, series, ratio, many, first)
     return row
 
 
 def _judge(
-    row: ThroughputRow, series: _Series, ratio: Estimate, cards: int | None, first: bool
+    row: ThroughputRow, series: _Series, ratio: Estimate, many: _Where | None, first: bool
 ) -> None:
     """Claims on 1 card are judged in the first row only, so that each counts once."""
-    for number, cell in ((1, row.one if first else None), (cards, row.many)):
-        if number is None or not series.cells.get(number) or (number == 1 and not first):
+    for where, cell in ((ONE, row.one if first else None), (many, row.many)):
+        if where is None or not series.cells.get(where) or (where == ONE and not first):
             continue
-        run = series.cells[number][-1]
-        facts = Facts(run.device_name, run.plan.precision, number, run.global_batch)
+        run = series.cells[where][-1]
+        facts = Facts(
+            run.device_name, run.plan.precision, run.cards, run.global_batch, nodes=run.nodes
+        )
         for claim in run.plan.recipe.claims:
-            if claim.cards != number or claim.metric not in ("throughput", "scaling"):
+            if claim.cards != run.cards or claim.metric not in ("throughput", "scaling"):
                 continue
             if claim.metric == "throughput":
                 measured = estimate(cell.rate) if cell else Estimate(None, 0, None)

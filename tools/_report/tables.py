@@ -89,6 +89,7 @@ def _accuracy(row: AccuracyRow) -> dict[str, Any]:
         **_start(row),
         "epochs": row.epochs,
         "cards": row.cards,
+        "nodes": row.nodes,
         "global_batch": row.global_batch,
         "protocol": row.protocol,
         "count": found.count if found else None,
@@ -122,6 +123,7 @@ def _throughput(row: ThroughputRow) -> dict[str, Any]:
         **_rate("one", row.one),
         **_claims(row, "one", "throughput", 1),
         "cards": cards,
+        "nodes": row.many_nodes,
         **_rate("many", row.many),
         **_claims(row, "many", "throughput", cards or 0),
         "scaling": row.scaling,
@@ -142,6 +144,7 @@ def _state(prefix: str, state: State | None) -> dict[str, Any]:
 def _mark(row: MarkRow) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "run": row.run,
+        "nodes": row.nodes,
         **_start(row),
         "target_s": row.target_s,
         "n": row.n,

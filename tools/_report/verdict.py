@@ -54,6 +54,7 @@ class Facts(NamedTuple):
     epochs: int | None = None
     eval_protocol: str | None = None
     mark_s: float | None = None
+    nodes: int = 1
 
 
 class Match(NamedTuple):
@@ -104,6 +105,8 @@ def match(claim: Claim, facts: Facts) -> Match:
         elif given is not None and stated != given:
             differs.append(f"{label} is {given}, claimed for {stated}")
     accuracy = claim.metric in ("top1", "top5")
+    if facts.nodes > 1 and not accuracy:  # every published speed is that of one machine
+        differs.append(f"nodes are {facts.nodes}, claimed for one")
     same = accuracy or same_hardware(claim.hardware, facts.device_name)
     return Match(tuple(differs), tuple(unstated), same)
 
