@@ -81,21 +81,30 @@ def _slurm(environment: Mapping[str, str]) -> Nodes | None:
     tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
     if not tasks.isdigit() or int(tasks) < 2 or not environment.get("SLURM_PROCID", "").isdigit():
         return None
-    first = _first_host(environment.get("SLURM_STEP_NODELIST") or environment["SLURM_NODELIST"])
+    first = _first_address(environment.get("SLURM_STEP_NODELIST") or environment["SLURM_NODELIST"])
     port = 20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 40_000  # jobs may share a machine
     return Nodes(int(tasks), int(environment["SLURM_PROCID"]), f"{first}:{port}")
 
 
-def _first_host(nodelist: str) -> str:
-    """The first name of Slurm's compressed list (`gpu[03-05,9],login1`)."""
-    line = ["scontrol", "show", "hostnames", nodelist]
+def _first_address(nodelist: str) -> str:
+    """The address of the first node in Slurm's compressed list (`gpu[03-05,9],login1`).
+
+    Not its name: that is Slurm's own, and need not be one that hosts are found by.
+    """
+    names = _scontrol("show", "hostnames", nodelist).split()
+    found = re.search(r"NodeAddr=(\S+)", _scontrol("--oneliner", "show", "node", names[0]))
+    return found[1] if found else names[0]
+
+
+def _scontrol(*words: str) -> str:
+    line = ["scontrol", *words]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         done = None
     if done is None or done.returncode != 0 or not done.stdout.split():
         raise UsageError(f"`{' '.join(line)}` failed here: set RDZV_ENDPOINT=HOST:PORT of node 0")
-    return done.stdout.split()[0]
+    return done.stdout
 
 
 def _kubeflow(environment: Mapping[str, str]) -> Nodes | None:

@@ -30,17 +30,35 @@ class Backend:
     plugin: str | None  # package whose import registers the device with torch
     nodes: tuple[str, ...]  # device files: one a card
     visible: str | None  # environment variable that narrows the visible cards
+    kubernetes_resource: str | None  # of one card, as the vendor's device plugin calls it
 
 
 BACKENDS: dict[DeviceKind, Backend] = {
-    "GPU": Backend("cuda", "nccl", None, ("/dev/nvidia[0-9]*",), "CUDA_VISIBLE_DEVICES"),
+    "GPU": Backend(
+        torch_type="cuda",
+        collective="nccl",
+        plugin=None,
+        nodes=("/dev/nvidia[0-9]*",),
+        visible="CUDA_VISIBLE_DEVICES",
+        kubernetes_resource="nvidia.com/gpu",
+    ),
     "MLU": Backend(
-        "mlu", "cncl", "torch_mlu", ("/dev/cambricon_dev[0-9]*",), "MLU_VISIBLE_DEVICES"
+        torch_type="mlu",
+        collective="cncl",
+        plugin="torch_mlu",
+        nodes=("/dev/cambricon_dev[0-9]*",),
+        visible="MLU_VISIBLE_DEVICES",
+        kubernetes_resource="cambricon.com/mlu",
     ),
     "NPU": Backend(
-        "npu", "hccl", "torch_npu", ("/dev/davinci[0-9]*",), "ASCEND_RT_VISIBLE_DEVICES"
+        torch_type="npu",
+        collective="hccl",
+        plugin="torch_npu",
+        nodes=("/dev/davinci[0-9]*",),
+        visible="ASCEND_RT_VISIBLE_DEVICES",
+        kubernetes_resource="huawei.com/Ascend910",
     ),
-    "CPU": Backend("cpu", "gloo", None, (), None),
+    "CPU": Backend("cpu", "gloo", None, (), None, None),
 }
 
 #: By these a collective library is told which network interface leads to the other nodes.

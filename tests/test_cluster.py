@@ -49,7 +49,7 @@ def test_where_the_place_comes_from(environment, nodes):
 
 
 def test_a_task_of_a_slurm_step_is_a_node(monkeypatch):
-    monkeypatch.setattr(cluster, "_first_host", lambda names: {"gpu[03-04]": "gpu03"}[names])
+    monkeypatch.setattr(cluster, "_first_address", lambda names: {"gpu[03-04]": "gpu03"}[names])
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_NODELIST": "gpu[03-04]"}
     assert nodes_of({**step, "SLURM_JOB_ID": "70001"}) == Nodes(2, 1, "gpu03:50001")
     ours = {**step, "RDZV_ENDPOINT": "gpu03:5"}

@@ -16,6 +16,7 @@ import pytest
 from fake_logs import FakeRun, imagenet, quickstart
 
 from proofrun.errors import Exit
+from proofrun.runs import World
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = "Inceptionv2-Digits_AMP_6E_1CPU_Train"
@@ -152,6 +153,23 @@ def test_what_is_not_the_recipe_is_listed_and_not_judged(tmp_path, change, flag)
     (row,) = rows(tmp_path, "other_runs")
     assert flag in row["flags"]
     assert report(tmp_path, "--gate").returncode == Exit.VERDICT
+
+
+def test_several_machines_are_labelled_and_no_published_speed_is_theirs(tmp_path):
+    """GoogLeNet on 2 x 4 NPUs: judged on accuracy, its speed compared with one machine's never."""
+    world = World(cards=4, nodes=2)
+    published = {"device_name": "Ascend910", "top1": 71.9, "top5": 90.8}
+    run = "GoogLeNet_AMP_300E_8NPUs_Train"
+    FakeRun(run, images_per_s=13100.0, more={"world": world}, **published).write(tmp_path)
+    FakeRun(run, number=2, seed=2, images_per_s=13100.0, **published).write(tmp_path)
+    text = report(tmp_path).stdout
+    assert "2 nodes × 4 NPU" in text and f"{run} on 2 nodes" in text
+    accuracy = {(r["nodes"], r["cards"]) for r in rows(tmp_path, "accuracy")}
+    assert accuracy == {("2", "8"), ("1", "8")}
+    verdicts = {r["nodes"]: r["many_verdict"] for r in rows(tmp_path, "throughput")}
+    assert verdicts == {"1": "reproduced", "2": ""}
+    assert "not compared, nodes are 2, claimed for one" in text
+    assert {r["top1_verdict"] for r in rows(tmp_path, "accuracy")} >= {"reproduced"}
 
 
 def test_a_resumed_run_counts_once_and_says_so(tmp_path):
