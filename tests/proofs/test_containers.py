@@ -16,7 +16,7 @@ import pytest
 from proofrun import events
 from proofrun.errors import Exit
 
-from .engine import IMAGE, build
+from .engine import BASE, IMAGE, build
 from .helpers import ROOT, digest, last, on_host, read, shell, wait_for
 
 RUN = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
@@ -187,10 +187,14 @@ def steps(folder) -> int:
     )
 
 
-def test_run_sh_runs_the_built_image_and_the_mounted_checkout(image, caller, copy, evidence):
+def test_run_sh_runs_the_built_image_and_the_mounted_checkout(
+    docker, image, caller, copy, host, evidence
+):
     logs = caller.home / 'with a space, a comma and a "quote"'
+    build(docker, "proofrun-deps:cpu", "--target", "deps", "--build-arg", f"BASE_IMAGE={BASE}")
+    shutil.copytree(host["DIGITS_DATASET"], copy / "data" / "digits")
     shown = []
-    for flags in ([], ["--mount"]):
+    for flags in ([], ["--mount", "--image", "proofrun-deps:cpu"]):
         line = ["bash", copy / "docker/run.sh", "--logs", logs, *flags, RUN, "--max-steps", "3"]
         shown.append("$ " + shlex.join(map(str, line[1:])) + "\n" + caller(*line))
     evidence.transcript("run_sh", "\n".join(shown))
