@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# docker run IMAGE RUN_NAME [flags]: the run script of that name; anything else is run as it is.
+# docker run IMAGE RUN_NAME [flags]: that run; --help: its flags; anything else is run as it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # every cache goes to /tmp, the one place that can be written where the root is read-only
@@ -12,9 +12,10 @@ mkdir -p "$HOME" "$MPLCONFIGDIR"
 # a base image with the checkout mounted has no /opt/venv: its own interpreter then
 if [[ ! -x "${PYTHON:-/opt/venv/bin/python}" ]]; then export PYTHON=python3; fi
 export PYTHON="${PYTHON:-/opt/venv/bin/python}"
-if [[ -f "run_scripts/${1:-}.sh" ]]; then
-  script="run_scripts/$1.sh"
-  shift
-  exec bash "$script" "$@"
-fi
+# shellcheck source=env.sh
+. ./env.sh
+case "${1:-}" in
+  # a wrong name is told the nearest ones
+  *_Train | *_Infer | -*) exec "$PYTHON" proofrun/launch.py "$@" ;;
+esac
 exec "$@"

@@ -1,4 +1,4 @@
-"""docker/run.sh without an engine: the command that it would run, and what it refuses."""
+"""docker/run.sh and slurm.sbatch without their engines: what they would run, and refuse."""
 
 from __future__ import annotations
 
@@ -155,6 +155,35 @@ def test_a_log_folder_of_somebody_else(tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, timeout=30)
     assert done.returncode == Exit.CANNOT_WRITE, done.stderr
     assert "the log folder /usr/lib cannot be written by" in done.stderr
+
+
+@pytest.mark.parametrize("container", [True, False])
+def test_slurm_starts_a_run_in_pyxis_where_it_is_asked_to(tmp_path, container):
+    """No pyxis can be had here: a stand-in for srun notes how it is called."""
+    fake = tmp_path / "srun"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = --help ] && echo --container-image && exit\nprintf "%s\\n" "$@"\n'
+    )
+    fake.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "1",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "PROOFRUN_LOGS": str(tmp_path),
+    } | ({"IMAGE": "registry#proofrun:cuda"} if container else {})
+    line = ["bash", str(ROOT / "run_scripts/slurm.sbatch"), RUN, "--max-steps", "3"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()
+    assert words[0] == "--kill-on-bad-exit=0"
+    start = (
+        ["bash", "docker/entrypoint.sh", RUN] if container else ["bash", f"run_scripts/{RUN}.sh"]
+    )
+    assert words[-len(start) - 2 :] == [*start, "--max-steps", "3"]
+    if container:
+        assert options(words, "--container-image") == ["registry#proofrun:cuda"]
+        (mounts,) = options(words, "--container-mounts")
+        assert mounts.split(",") == [f"{ROOT}:{ROOT}", f"{tmp_path}:{tmp_path}"]
 
 
 @pytest.mark.parametrize("model", ["googlenet", "inceptionv2"])
