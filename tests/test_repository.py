@@ -112,7 +112,7 @@ def blocks(path: Path) -> list[str]:
     """Command lines of the fenced code blocks of a README."""
     found = []
     for block in re.findall(r"```(?:bash|sh)?\n(.*?)```", path.read_text(), flags=re.DOTALL):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             command = line.split("  #")[0].strip()
             if command and not command.startswith("#"):
                 found.append(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from eight_ranks import plan
+from plans import plan
 
 from proofrun import events, session, train
 from proofrun.errors import Exit

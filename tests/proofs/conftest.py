@@ -33,9 +33,12 @@ def pytest_runtest_makereport(item, call):
     if report.skipped:
         report.outcome = "failed"
         report.longrepr = f"not run, which a proof counts as failed: {report.longrepr}"
+    if report.when == "setup":
+        item.setup_s = call.duration
     if report.when == "call" or report.failed:
         name = item.name if report.when == "call" else f"{item.name} ({report.when})"
-        _of(item.nodeid).outcomes.append((name, report.outcome, call.duration))
+        spent = call.duration + (item.setup_s if report.when == "call" else 0.0)
+        _of(item.nodeid).outcomes.append((name, report.outcome, spent))
 
 
 def pytest_sessionfinish():

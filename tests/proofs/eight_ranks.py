@@ -18,10 +18,7 @@ from proofrun import data, session, train
 from proofrun.data import Batch
 from proofrun.evaluate import averaged_model
 from proofrun.optim import losses
-from proofrun.recipe_yaml import load_recipe
-from proofrun.runs import Plan, World
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.plans import plan
 
 
 class Recorded:
@@ -47,32 +44,6 @@ class Recorded:
 
     def close(self) -> None:
         self.loader.close()
-
-
-def plan(loader: str, digits: str, world: int) -> Plan:
-    recipe = load_recipe(ROOT / "recipes/inceptionv2/recipe.yaml")["Digits"]
-    small = recipe.model_copy(
-        update={
-            "batch": recipe.batch.model_copy(update={"per_card": 8}),
-            "schedule": recipe.schedule.model_copy(update={"epochs": 1}),
-            "marks_s": (),
-        }
-    )
-    return Plan.model_validate(
-        {
-            "run": "Inceptionv2-Digits_FP32_6E_8CPUs_Train",
-            "recipe_dir": str(ROOT / "recipes/inceptionv2"),
-            "recipe": small,
-            "precision": "FP32",
-            "world": World(cards=world),
-            "device": "CPU",
-            "seed": 3,
-            "loader": loader,
-            "max_steps": 3,
-            "data_dir": digits,
-            "data_hash": "test",
-        }
-    )
 
 
 def three_steps(out: Path, loader: str, digits: str) -> train.Job:
