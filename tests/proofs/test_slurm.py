@@ -137,7 +137,7 @@ class Job:
         """A job that has not ended must not keep the nodes from the next proof."""
         shell(["scancel", self.id], env=self.environment, expect=None)
 
-    def until(self, *states: str, seconds: float = 120) -> None:
+    def until(self, *states: str, seconds: float = 300) -> None:
         found = wait_for(lambda: self.state() in states and self.state(), seconds)
         self.note(f"job {self.id}: {found}")
 
@@ -147,7 +147,7 @@ class Job:
                 return False
             return any(e.step >= step for e in read(self.folder) if isinstance(e, events.Train))
 
-        wait_for(trained, 180)
+        wait_for(trained, 400)
         self.note(f"trained to step {step}")
 
     def transcript(self) -> str:
@@ -180,7 +180,7 @@ def _stop_and_see(job: Job, evidence) -> None:
     saved = last(job.folder)
     assert saved.status == "interrupted" and saved.step >= 12
     job.until("RUNNING")
-    job.until("COMPLETED", seconds=240)
+    job.until("COMPLETED", seconds=600)
     evidence.transcript("stopped_by_signal", job.transcript())
 
 
@@ -192,7 +192,7 @@ def test_a_preempted_job_goes_on(slurm, undisturbed, work, evidence):
         job.until_step(15)
         job("sbatch", "--partition=high", "--nodes=2", high, "--wrap=hostname")
         job.until("PENDING", "PREEMPTED", "REQUEUED", "COMPLETING")
-        job.until("COMPLETED", seconds=300)
+        job.until("COMPLETED", seconds=600)
     evidence.transcript("preempted", job.transcript())
     finish(job, undisturbed, evidence, "preempted and requeued")
     assert (work / "high.out").read_text()
