@@ -4,7 +4,7 @@
 # what it has is kept, only what is missing is installed, and the end checks that.
 set -euo pipefail
 backend="${1:?cpu, cuda, npu or mlu}"
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+here="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 req="$here/../requirements"
 venv=/opt/venv
 die() { echo "docker/deps.sh: $*" >&2; exit 1; }

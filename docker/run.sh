@@ -14,10 +14,10 @@
 #   --dry-run         print the command and stop
 # Any other command than a run's name is run as it is: bash docker/run.sh --image IMAGE bash -c '…'
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 say() { echo "docker/run.sh: $*" >&2; }
 die() { local code="$1"; shift; say "$*"; exit "$code"; }
-want() { [[ $# -ge 2 ]] || die 2 "$1 needs a value"; }
+want() { [[ $# -ge 2 && -n "$2" && "$2" != -* ]] || die 2 "$1 needs a value"; }
 
 image="" mount="" backend="" cards=all driver="" dry="" network="" shm=8g
 asked_data="" logs="" name=() extra=()
@@ -42,6 +42,13 @@ while [[ $# -gt 0 ]]; do
   esac
 done
 [[ $# -gt 0 ]] || die 2 "which run? for example: bash docker/run.sh GoogLeNet-Digits_FP32_10E_1CPU_Train"
+for word in "$@"; do
+  case "$word" in
+    # inside the container they would name a folder that ends with it
+    --logs | --data | --logs=* | --data=*) die 2 "${word%%=*} goes before the run's name: it is a folder of this host" ;;
+  esac
+done
+[[ "$cards" =~ ^(all|[0-9]+(,[0-9]+)*)$ ]] || die 2 "--cards $cards: write it as all, or as 0,1"
 
 # shellcheck source=env.sh
 . "$root/env.sh"
@@ -101,7 +108,10 @@ driver_path() { # REASON PATH…: mounted read-only
   done
 }
 case "$backend" in
-  cpu) [[ -z "$driver" ]] || die 2 "--driver: the CPU needs no driver" ;;
+  cpu)
+    [[ -z "$driver" ]] || die 2 "--driver: the CPU needs no driver"
+    [[ "$cards" == all ]] || die 2 "--cards: this run is on the CPU"
+    ;;
   cuda)
     # the NVIDIA container toolkit adds the nodes and the driver's libraries itself
     if [[ "$cards" == all ]]; then devices=(--gpus all); else devices=(--gpus "\"device=$cards\""); fi
@@ -123,9 +133,12 @@ case "$backend" in
 esac
 
 # made here, as the calling user: Docker would make it as root
-mkdir -p "$logs" 2>/dev/null || die 33 "cannot make the log folder $logs"
-logs="$(cd "$logs" && pwd)"
-[[ -w "$logs" ]] || die 33 "the log folder $logs cannot be written by $(id -un)"
+if [[ -z "$dry" ]]; then mkdir -p -- "$logs" 2>/dev/null || die 33 "cannot make the log folder $logs"; fi
+logs="$(realpath -m -- "$logs")"
+if [[ -e "$logs" ]]; then
+  [[ -d "$logs" && -w "$logs" ]] ||
+    die 33 "the log folder $logs cannot be written by $(id -un 2>/dev/null || id -u)"
+fi
 
 command=(docker run --rm --init)
 if [[ -t 0 && -t 1 ]]; then command+=(-it); fi
@@ -141,14 +154,15 @@ command+=(
   "${name[@]}"
 )
 if [[ -d "$data" ]]; then
-  data="$(cd "$data" && pwd)"
+  data="$(realpath -- "$data")"
   command+=(--mount "$(bind "$data" /data/imagenet readonly)" -e IMAGENET_TRAIN_DATASET=/data/imagenet)
 elif [[ -n "$asked_data" ]]; then
-  die 20 "the data folder $data does not exist"
+  die 20 "the data folder $data does not exist, or is no folder"
 fi
 if [[ -n "$mount" ]]; then
   command+=(--mount "$(bind "$root" /workspace/proofrun readonly)" --workdir /workspace/proofrun
-    --entrypoint docker/entrypoint.sh)
+    --entrypoint docker/entrypoint.sh
+    -e "PROOFRUN_COMMIT=$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)")
 fi
 for variable in NNODES NODE_RANK RDZV_ENDPOINT NODES_TIMEOUT OMP_NUM_THREADS PROOFRUN_LOADER_THREADS; do
   if [[ -n "${!variable:-}" ]]; then command+=(-e "$variable=${!variable}"); fi

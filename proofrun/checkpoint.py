@@ -50,6 +50,8 @@ def save(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}
         save_file(tensors, temporary / "model.safetensors")
         torch.save(train, temporary / "train.pt")
+        # safetensors makes its file for the owner alone; who may read the log may read the weights
+        shutil.copymode(temporary / "train.pt", temporary / "model.safetensors")
         files: dict[str, dict[str, int | str]] = {}
         for name in ("model.safetensors", "train.pt"):
             _fsync(temporary / name)

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import socket
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -77,34 +76,14 @@ def nodes_of(environment: Mapping[str, str]) -> Nodes:
 
 
 def _slurm(environment: Mapping[str, str]) -> Nodes | None:
-    """One task of an srun step is one node; a batch script or an salloc shell is no such task."""
-    tasks = environment.get("SLURM_STEP_NUM_TASKS", "1")
-    if not tasks.isdigit() or int(tasks) < 2 or not environment.get("SLURM_PROCID", "").isdigit():
-        return None
-    first = _first_address(environment.get("SLURM_STEP_NODELIST") or environment["SLURM_NODELIST"])
-    port = 20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 40_000  # jobs may share a machine
-    return Nodes(int(tasks), int(environment["SLURM_PROCID"]), f"{first}:{port}")
+    """One task of an srun step is one node; a batch script or an salloc shell is no such task.
 
-
-def _first_address(nodelist: str) -> str:
-    """The address of the first node in Slurm's compressed list (`gpu[03-05,9],login1`).
-
-    Not its name: that is Slurm's own, and need not be one that hosts are found by.
+    slurm.sbatch exports the endpoint: a container has none of Slurm's commands to ask.
     """
-    names = _scontrol("show", "hostnames", nodelist).split()
-    found = re.search(r"NodeAddr=(\S+)", _scontrol("--oneliner", "show", "node", names[0]))
-    return found[1] if found else names[0]
-
-
-def _scontrol(*words: str) -> str:
-    line = ["scontrol", *words]
-    try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        done = None
-    if done is None or done.returncode != 0 or not done.stdout.split():
-        raise UsageError(f"`{' '.join(line)}` failed here: set RDZV_ENDPOINT=HOST:PORT of node 0")
-    return done.stdout
+    tasks, rank = environment.get("SLURM_STEP_NUM_TASKS", "1"), environment.get("SLURM_PROCID", "")
+    if not tasks.isdigit() or int(tasks) < 2 or not rank.isdigit():
+        return None
+    return Nodes(int(tasks), int(rank), "")
 
 
 def _kubeflow(environment: Mapping[str, str]) -> Nodes | None:

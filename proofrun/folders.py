@@ -80,9 +80,9 @@ class RunFolder:
         elif cause is None and (silent or any(s.code == Exit.WORKER_DIED for s in said)):
             cause = Status(
                 code=int(Exit.WORKER_DIED),
-                message=f"rank {', '.join(map(str, silent)) or '?'} died without a word (killed, "
-                f"out of memory, or crashed): see {self.path / 'stdout.log'}; the same command "
-                "goes on from the last checkpoint",
+                message=f"{_who(silent)} died without a word (killed, out of memory, or "
+                f"crashed): see {self.path / 'stdout.log'}; the same command goes on from the "
+                "last checkpoint",
                 rank=silent[0] if silent else 0,
                 t_wall=time.time(),
             )
@@ -117,6 +117,10 @@ class RunFolder:
                 events.RunEnd, **place, status=status.status, code=code, message=status.message
             )
         writer.close()
+
+
+def _who(silent: list[int]) -> str:
+    return f"rank {', '.join(map(str, silent))}" if silent else "a rank of another node"
 
 
 def open_folder(logs: Path, plan: Plan, new: bool) -> RunFolder:

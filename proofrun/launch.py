@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import IO, Any
 
 import psutil
@@ -259,12 +260,14 @@ def _attempt(plan: Plan, nodes: Nodes, folder: RunFolder) -> Status:
         if nodes.count == 1 or forward.used or folder.ranks_started():
             return folder.outcome(stopped=forward.used, killed=killed)
         if time.monotonic() >= deadline - 1:
-            raise RendezvousError(
+            said = (
                 f"node {nodes.rank}: the {nodes.count} nodes did not meet at {nodes.endpoint} "
                 f"within {nodes.timeout_s} s (NODES_TIMEOUT): start the same command on each of "
                 "them, with the same NNODES and RDZV_ENDPOINT and a NODE_RANK of its own; see "
                 f"{folder.path / 'stdout.log'}"
             )
+            Status(int(Exit.NO_RENDEZVOUS), said, 0, time.time()).write(folder.path)
+            raise RendezvousError(said)
         time.sleep(1)
 
 
@@ -282,7 +285,7 @@ def _torchrun(plan: Plan, nodes: Nodes, folder: RunFolder) -> tuple[_Forward, bo
             stdout=subprocess.PIPE,
             stderr=log,  # tracebacks are for the log; users get one line
             start_new_session=True,  # Ctrl-C reaches launch alone, which passes it on once
-            preexec_fn=stop_with_parent,
+            preexec_fn=partial(stop_with_parent, alone=nodes.count == 1),
         )
         relay = threading.Thread(target=_relay, args=(process.stdout, log), daemon=True)
         relay.start()

@@ -12,9 +12,13 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def stop_with_parent() -> None:
-    """Ask the kernel to send this process SIGTERM when its parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def stop_with_parent(alone: bool = True) -> None:
+    """Ask the kernel to end this process when its parent dies, however it dies.
+
+    `alone`: by SIGTERM, so that it saves. Among several machines by SIGKILL: a SIGTERM to one is
+    obeyed by all, and here the others shall wait for this one to come back.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM if alone else signal.SIGKILL)
 
 
 class _Unbroken(io.FileIO):

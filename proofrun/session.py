@@ -247,7 +247,10 @@ def _read_newest(run_dir: Path, world: int, plan: Plan) -> dict[str, Any] | None
     if meta["config_hash"] != plan.config_hash():
         raise ResumeError(f"{path} belongs to another recipe, override or data; use --new")
     if meta["world"] != world:
-        raise ResumeError(f"{path} was written by {meta['world']} ranks, this run has {world}")
+        raise ResumeError(
+            f"{path} was written by {meta['world']} ranks, this run has {world}: give the same "
+            "cards and NNODES, or start beside it with --new"
+        )
     commit = read_provenance(run_dir).get("commit")
     if meta.get("commit") != commit:
         remarks.append(f"saved by commit {meta.get('commit')}, goes on with {commit}")

@@ -82,9 +82,10 @@ def provenance(root: Path, command: list[str]) -> dict[str, Any]:
     """Commit, versions, host and command of a run: an allow-list, nothing else of the host."""
     from proofrun.device import cpu_name
 
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")  # None: not known
     return {
         "commit": _git(root, "rev-parse", "HEAD") or os.environ.get("PROOFRUN_COMMIT"),
-        "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+        "dirty": None if changed is None else bool(changed),
         "command": command,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -24,7 +24,8 @@ def main(run_dir: Path) -> Exit:
 
     signal.signal(signal.SIGTERM, remember)
     signal.signal(signal.SIGINT, remember)
-    stop_with_parent()  # a killed torchrun leaves no ranks behind: they save and go
+    # a killed torchrun leaves no ranks behind: they save and go
+    stop_with_parent(alone=os.environ.get("GROUP_WORLD_SIZE", "1") == "1")
     keep_going_without_reader()  # and a killed launch nobody who reads: the save must not fail
     from proofrun.cluster import take_place
     from proofrun.folders import STARTED

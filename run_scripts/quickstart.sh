@@ -2,7 +2,7 @@
 # From a fresh clone to the three tables: environment, digits, rehearsals, report.
 # Two full rehearsals (one a recipe, one process), and 20 steps for each other CPU cell.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 if [[ -n "${PYTHON:-}" ]] && ! command -v "$PYTHON" >/dev/null; then
   echo "quickstart: PYTHON=$PYTHON does not exist; unset PYTHON to use .venv" >&2
   exit 14

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check: lint, format, types, shell, Dockerfiles, then the tests.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 bash "$root/tools/setup.sh" dev
 cd "$root"
 bin=.venv/bin

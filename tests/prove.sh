@@ -5,7 +5,7 @@
 #   bash tests/prove.sh gpu            on a machine with an NVIDIA GPU and apex
 # Each leaves a dated report in reports/proof/. What cannot run fails; nothing is skipped.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
 rooms=("$@")
 [[ $# -gt 0 ]] || rooms=(ranks containers nodes slurm)

@@ -112,6 +112,12 @@ def test_a_rehearsal_needs_no_data_and_no_card():
         ([DIGITS, *PLACE, "--memory", "much"], Exit.USAGE, "--memory much: write it as"),
         ([DIGITS, *PLACE, "--", "--set", "batch.size=1"], Exit.BAD_OVERRIDE, "batch"),
         ([DIGITS, *PLACE, "--", "--no-such-flag"], Exit.USAGE, "--no-such-flag"),
+        ([DIGITS, *PLACE, "--", "--logs", "/x"], Exit.USAGE, "give the claims instead"),
+        ([DIGITS, *PLACE, "--image", ""], Exit.USAGE, "--image '' is no name of an image"),
+        ([DIGITS, *PLACE, "--logs-claim", "A B"], Exit.USAGE, "--logs-claim 'A B': Kubernetes"),
+        ([DIGITS, *PLACE, "--namespace", "Foo!"], Exit.USAGE, "--namespace 'Foo!': Kubernetes"),
+        ([DIGITS, *PLACE, "--resource", "nvidia gpu"], Exit.USAGE, "write it as nvidia.com/gpu"),
+        ([DIGITS, *PLACE, "--cpus", "0.0"], Exit.USAGE, "--cpus 0.0: write it as"),
     ],
 )
 def test_what_cannot_run_is_refused_here(words, code, said):

@@ -36,7 +36,12 @@ def main() -> Exit:
     """Print the TrainJob."""
     args = parse_args(sys.argv[1:])
     name, _, recipe = find_recipe(args.run, ROOT / "recipes")
-    apply_overrides(recipe, parse([args.run, *args.flags]).set)  # refused here rather than there
+    flags = parse([args.run, *args.flags])  # refused here rather than there
+    apply_overrides(recipe, flags.set)
+    if flags.logs or flags.data:
+        raise UsageError(
+            "--logs and --data after -- name folders of the pod: give the claims instead"
+        )
     if name.data == "ImageNet" and not args.data_claim:
         raise UsageError(f"{name} reads ImageNet: give its volume with --data-claim NAME")
     yaml.safe_dump(train_job(name, args), sys.stdout, sort_keys=False, allow_unicode=True)
@@ -65,15 +70,26 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--resource", help="of one card (default: its vendor's device plugin's)")
     args = parser.parse_args(words[:at])
     args.flags = words[at + 1 :]
-    args.name = args.name or re.sub(r"[^a-z0-9]+", "-", args.run.lower())
+    args.name = args.name or re.sub(r"[^a-z0-9]+", "-", Path(args.run).stem.lower())
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?", args.name):  # pods add `-node-0-0`
         raise UsageError(
             f"--name {args.name}: at most 52 of a-z, 0-9 and -, beginning with a letter"
         )
     for option in ("cpus", "memory", "shm"):
         text = getattr(args, option)
-        if not re.fullmatch(r"[1-9]\d*(m|[kMGTP]i?)?", text):
+        if not re.fullmatch(r"(\d+(\.\d+)?)(m|k|[MGTPE]|[KMGTPE]i)?", text) or not float(
+            re.match(r"[\d.]+", text)[0]  # type: ignore[index]
+        ):
             raise UsageError(f"--{option} {text}: write it as Kubernetes does, such as 8 or 32Gi")
+    if not re.fullmatch(r"[^\s-]\S*", args.image):
+        raise UsageError(f"--image {args.image!r} is no name of an image")
+    for option in ("logs_claim", "data_claim", "namespace", "runtime"):
+        text = getattr(args, option)
+        if text is not None and not re.fullmatch(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?", text):
+            flag = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{flag} {text!r}: Kubernetes takes a-z, 0-9, - and . in names")
+    if args.resource and not re.fullmatch(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", args.resource):
+        raise UsageError(f"--resource {args.resource}: write it as nvidia.com/gpu")
     return args
 
 
@@ -137,7 +153,12 @@ def pod(args: argparse.Namespace) -> dict[str, Any]:
         mounts.append({"name": "data", "mountPath": "/data/imagenet", "readOnly": True})
     return {
         "terminationGracePeriodSeconds": STOP_S,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "fsGroup": USER},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+        },
         "volumes": volumes,
         "containers": [
             {

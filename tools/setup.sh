@@ -4,7 +4,7 @@
 #   bash tools/setup.sh dev    also what the tests and checks need
 # PROOFRUN_DALI=cuda120 takes the DALI build for drivers older than CUDA 13.
 set -euo pipefail
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
 req="$root/requirements"
 dali="$req/dali-${PROOFRUN_DALI:-cuda130}.txt"

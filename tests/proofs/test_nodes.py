@@ -113,6 +113,28 @@ def test_a_machine_killed_midway_comes_back(node, docker, undisturbed, evidence,
     assert time.monotonic() - began < 240
 
 
+def test_a_killed_launch_is_a_dead_machine(host, work, undisturbed):
+    """kill -9 of launch alone, on this host: its ranks die with it, the other machine waits."""
+    logs = work / "killed_launch"
+
+    def start(rank: int) -> subprocess.Popen:
+        place = {"NNODES": "2", "NODE_RANK": str(rank), "RDZV_ENDPOINT": f"127.0.0.1:{PORT + 1}"}
+        line = ["bash", ROOT / f"run_scripts/{RUN}.sh", "--logs", logs, *FLAGS]
+        return subprocess.Popen(
+            line, env={**host, **place, "NODES_TIMEOUT": "120"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    nodes = [start(0), start(1)]
+    wait_for(lambda: trained(logs / RUN / "001", 24), 240, nodes[0])
+    nodes[1].kill()  # the script became launch
+    nodes[1].communicate(timeout=60)
+    nodes[1] = start(1)
+    for process in nodes:
+        ends(process, 0)
+    assert last(logs / RUN / "001").weights_hash == undisturbed
+
+
 def test_one_told_to_stop_saves_all(node, docker, undisturbed):
     """SIGTERM to one machine: both save at one step and end with 75; both go on."""
     nodes = [node(0, *FLAGS), node(1, *FLAGS)]
