@@ -1,13 +1,16 @@
 """Verdicts: pure functions from a claim, a measure and its conditions to a judgement.
 
-The rule: with d = measured minus claimed, signed so that positive is better, tolerance tol and
-spread s between repeats, a claim is reproduced if d >= -tol + 1.645 s sqrt(2), not reproduced if
-d < -tol - 1.645 s sqrt(2), else inconclusive. sqrt(2), because the claimed number is one run of
-its own with the same spread.
+The rule: with d = measured minus claimed, signed so that positive is better, a claim of tolerance
+tol is reproduced if d >= -tol + q s sqrt(1 + 1/n), not reproduced if d < -tol - q s sqrt(1 + 1/n),
+else inconclusive. s is the spread between runs: that of the n >= 3 repeats measured, or a prior.
+sqrt(1 + 1/n), because the claimed number is one run of its own with the same spread, and the
+measured one the mean of n. q is the 95 % quantile: 1.645 for a prior, Student's with n - 1 degrees
+of freedom for a spread that n repeats gave (2.920 for three: their spread is itself uncertain).
+`calibrate.py` simulates how often this is wrong.
 
 `equal` takes d = -|measured - claimed|. *Reproduced* is then two one-sided tests that must both
-pass, whose joint error stays at 5 %, so 1.645 holds. *Not reproduced* is either of two tests, whose
-errors add up, so it takes the two-sided 1.960.
+pass, whose joint error stays at 5 %, so the one-sided quantile holds. *Not reproduced* is either of
+two tests, whose errors add up, so it takes the two-sided one.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from scipy.special import ndtri, stdtrit
+
 from proofrun.recipe import Claim
 
 from . import units
 
-Z_ONE_SIDED = 1.645  # 95 % quantile of the normal distribution
-Z_TWO_SIDED = 1.960  # 97.5 %
+ERROR_RATE = 0.05  # of a false verdict of each kind, at most
 MIN_REPEATS = 3
 ROUNDING = 1e-9  # relative: 71.86 - 71.56 must not miss a tolerance of 0.3 in the last bit
 
@@ -140,24 +144,51 @@ def tolerance(claim: Claim) -> float:
     return claim.tolerance * (abs(claim.value) if claim.metric == "throughput" else 1.0)
 
 
-def spread(claim: Claim, estimate: Estimate) -> tuple[float, str] | None:
-    """(s in the metric's unit, where it comes from), or None where nothing gives it."""
-    if estimate.n >= MIN_REPEATS and estimate.spread is not None:
-        return estimate.spread, f"spread of {estimate.n} repeats"
+class Noise(NamedTuple):
+    """Spread of one run (in the metric's unit), of how many runs the mean was taken, its origin.
+
+    `dof`: degrees of freedom of a spread that was measured; None for one that is taken as known.
+    """
+
+    spread: float
+    n: int
+    dof: int | None
+    origin: str
+
+    def margin(self, error: float) -> float:
+        """What the difference of the two numbers exceeds by chance with probability `error`."""
+        quantile = ndtri(1 - error) if self.dof is None else stdtrit(self.dof, 1 - error)
+        return float(quantile) * self.spread * math.sqrt(1 + 1 / self.n)
+
+
+def noise(claim: Claim, estimate: Estimate) -> Noise | None:
+    """The spread that a verdict takes, or None where nothing gives it."""
+    n = estimate.n
+    if n >= MIN_REPEATS and estimate.spread is not None:
+        return Noise(estimate.spread, n, n - 1, f"spread of {n} repeats")
     if claim.prior_spread is None:
         return None
     scale = abs(claim.value) if claim.metric == "throughput" else 1.0
-    return claim.prior_spread.value * scale, f"prior, {claim.prior_spread.source}"
+    prior = claim.prior_spread
+    return Noise(prior.value * scale, max(n, 1), None, f"prior, {prior.source}")
 
 
-def decide(d: float, tol: float, s: float, two_sided: bool = False) -> Verdict:
-    """The rule of this module on plain numbers of one unit; all finite, tol and s not negative."""
-    margin = s * math.sqrt(2)
-    if d >= -tol + Z_ONE_SIDED * margin:
-        return Verdict.REPRODUCED
-    if d < -tol - (Z_TWO_SIDED if two_sided else Z_ONE_SIDED) * margin:
-        return Verdict.NOT_REPRODUCED
-    return Verdict.INCONCLUSIVE
+class Bounds(NamedTuple):
+    """In d: reproduced from `upper`, not reproduced under `lower`, between them inconclusive."""
+
+    lower: float
+    upper: float
+
+    def decide(self, d: float) -> Verdict:
+        if d >= self.upper:
+            return Verdict.REPRODUCED
+        return Verdict.NOT_REPRODUCED if d < self.lower else Verdict.INCONCLUSIVE
+
+
+def bounds(tol: float, found: Noise, two_sided: bool = False) -> Bounds:
+    """The rule of this module on plain numbers of one unit; all finite, tol not negative."""
+    error = ERROR_RATE / 2 if two_sided else ERROR_RATE
+    return Bounds(-tol - found.margin(error), -tol + found.margin(ERROR_RATE))
 
 
 def judge(claim: Claim, estimate: Estimate, fit: Match, missing: str = "") -> Judgement:
@@ -186,30 +217,29 @@ def _judge(claim: Claim, estimate: Estimate, fit: Match, missing: str) -> tuple[
             Verdict.DIFFERENT_HARDWARE,
             f"{head}{compared}; claimed on {claim.hardware}: compared, not judged",
         )
-    found = spread(claim, estimate)
+    found = noise(claim, estimate)
     if found is None:
         return (
             Verdict.INCONCLUSIVE,
             f"{head}: the spread is not known; {MIN_REPEATS} repeats give it",
         )
-    s, origin = found
-    two_sided = claim.direction == "equal"
-    d, tol = difference(claim, value), tolerance(claim)
-    rounding = ROUNDING * max(1.0, abs(claim.value))
-    verdict = decide(d + rounding, tol, s, two_sided)
-    return verdict, f"{head}: {_numbers(metric, d, tol, s, two_sided)}; {_origins(claim, origin)}"
+    d, rounding = difference(claim, value), ROUNDING * max(1.0, abs(claim.value))
+    limits = bounds(tolerance(claim), found, two_sided=claim.direction == "equal")
+    reason = f"{head}: {_numbers(metric, d, limits)}; {_origins(claim, found.origin)}"
+    return limits.decide(d + rounding), reason
 
 
-def _numbers(metric: str, d: float, tol: float, s: float, two_sided: bool) -> str:
+def _numbers(metric: str, d: float, limits: Bounds) -> str:
     scale = 100.0 if metric == "scaling" else 1.0
     digits = 1 if metric in ("throughput", "scaling") else 3 if metric == "mark_loss" else 2
-    upper = -tol + Z_ONE_SIDED * s * math.sqrt(2)
-    lower = -tol - (Z_TWO_SIDED if two_sided else Z_ONE_SIDED) * s * math.sqrt(2)
 
     def signed(x: float) -> str:
         return f"{scale * x + 0.0:+,.{digits}f}"
 
-    return f"d = {signed(d)}, reproduced from {signed(upper)}, not reproduced under {signed(lower)}"
+    return (
+        f"d = {signed(d)}, reproduced from {signed(limits.upper)}, "
+        f"not reproduced under {signed(limits.lower)}"
+    )
 
 
 def _origins(claim: Claim, origin: str) -> str:
