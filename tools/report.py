@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from proofrun import bootstrap  # noqa: E402
 
-bootstrap.ensure("pydantic", "yaml", "pandas", "matplotlib", "rich")
+bootstrap.ensure("pydantic", "yaml", "pandas", "matplotlib", "rich", "scipy")
 
 from proofrun.errors import Exit, Parser, UsageError, main_exit  # noqa: E402
 

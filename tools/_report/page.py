@@ -17,9 +17,11 @@ from .verdict import Judgement, Verdict
 # Nothing may load, whatever a log smuggles in.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _RULE = (
-    "d is measured minus claimed, positive is better; s is the spread of at least 3 repeats, or a "
-    "known one with the row marked n = 1 or n = 2. Reproduced: d ≥ −tolerance + 1.645·s·√2. "
-    "Not reproduced: d < −tolerance − 1.645·s·√2. Inconclusive: in between, or no known s. "
+    "d is measured minus claimed, positive is better; the margin is q·s·√(1 + 1/n): s is the "
+    "spread of at least 3 repeats with q of Student's t, or a known one (the row is marked n = 1 "
+    "or n = 2) with q = 1.645. Reproduced: d ≥ −tolerance + margin. Not reproduced: d < −tolerance "
+    "− margin. Inconclusive: in between, or no known s. A false verdict of either kind is at most "
+    "5 % likely. "
     "Accuracy needs equal data, protocol, epochs, global batch and precision, as far as the claim "
     "states them; speed and marks also need the claim's hardware, else they are compared only. "
     "Missing is n/a, never a pass."
