@@ -1,0 +1,97 @@
+"""Bytes of a log to clean lines of text: one at a time, whatever the file holds."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+LONGEST = 1 << 20  # bytes; a longer line is cut, and still one line
+_BLOCK = 1 << 16
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_CONTROL = dict.fromkeys([*range(9), *range(11, 32), 127])  # all but tab
+# What launchers put before a line, with the rank: mpirun --tag-output, torchrun, torch, srun -l.
+_RANK = re.compile(
+    r"\s*(?:\[\d+,(\d+)\]<std(?:out|err)>:|\[(?:default|rank)(\d+)\]:"
+    r"|\(?RANK[ =:](\d+)\)?:?|(\d+):(?=\s))\s?"
+)
+_CONTAINER = re.compile(
+    r"\S+T\S+Z?\s+std(?:out|err)\s+[FP]\s|[\w.-]+\s+\|\s(?=\S)|\(\w+ pid=\d+[^)]*\)\s"
+)
+
+
+class Line(NamedTuple):
+    """`number` counts newlines from 1; `rank` is what a launcher's prefix says, else None."""
+
+    number: int
+    text: str
+    rank: int | None = None
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """The file, unpacked if it is gzip. Raises OSError."""
+    file = path.open("rb")
+    if file.peek(2)[:2] == b"\x1f\x8b":
+        file.close()
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    return file
+
+
+def raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(number from 1, bytes without the newline) in bounded memory. A broken gzip just ends."""
+    number = 1
+    rest = b""
+    while True:
+        try:
+            block = file.read(_BLOCK)
+        except (EOFError, OSError, zlib.error):
+            block = b""
+        if not block:
+            break
+        *whole, last = block.split(b"\n")
+        for part in whole:
+            yield number, (rest + part)[:LONGEST]
+            rest = b""
+            number += 1
+        rest = (rest + last)[:LONGEST]
+    if rest:
+        yield number, rest
+
+
+def read_lines(file: IO[bytes]) -> Iterator[Line]:
+    """Clean lines. What a carriage return overwrote is given too: progress bars log that way."""
+    encoding = ""
+    for number, raw in raw_lines(file):
+        if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            encoding = "utf-16-le" if raw[:1] == b"\xff" else "utf-16-be"
+            raw = raw[2:]
+        if encoding:  # a split at the byte of a newline leaves its other half behind
+            raw = (
+                raw.removeprefix(b"\x00") if encoding == "utf-16-le" else raw.removesuffix(b"\x00")
+            )
+        text = raw.decode(encoding or "utf-8", errors="replace")
+        for part in text.split("\r") if "\r" in text else (text,):
+            cleaned = clean(part)
+            if cleaned:
+                yield _without_launcher(number, cleaned)
+
+
+def clean(text: str) -> str:
+    """Without terminal sequences, NUL and other control characters; tabs stay."""
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    return text.translate(_CONTROL).strip("\ufeff \n")
+
+
+def _without_launcher(number: int, text: str) -> Line:
+    found = _CONTAINER.match(text) if ("pid=" in text or "|" in text or " std" in text) else None
+    if found:
+        text = text[found.end() :]
+    found = _RANK.match(text)
+    if found is None:
+        return Line(number, text)
+    rank = int(next(group for group in found.groups() if group is not None)[:6])
+    return Line(number, text[found.end() :], rank)

@@ -1,0 +1,116 @@
+"""Drives the readers: a file in, its runs and what was rejected out. Raises nothing but OSError."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .clock import stamp
+from .formats import Feed, Format, formats, recognise
+from .lines import Line, open_log, read_lines
+from .record import BadRecord, ForeignRun, Sink
+
+SNIFF = 2000  # lines looked at before a decision, and again until a signature is found
+RANKS = 64
+
+
+@dataclass
+class ForeignFile:
+    """What one file holds. `rejected` are (line, reason); `empty_starts` never came to a record."""
+
+    format: Format
+    runs: list[ForeignRun] = field(default_factory=list)
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    rejected_count: int = 0
+    empty_starts: int = 0
+    ranks: int = 1
+
+
+def read_file(path: Path) -> ForeignFile | None:
+    """The runs of a log, or None where no format is recognised. Raises OSError."""
+    known = formats()
+    with open_log(path) as file:
+        head = file.read(4096)
+    for one in known:
+        if one.magic is not None and one.read is not None and one.magic(head):
+            sink = _sink(one)
+            _guarded(sink, lambda one=one, sink=sink: one.read(path, sink))
+            return _collect(one, {None: sink})
+    return _read_text(path, known)
+
+
+def _sink(one: Format) -> Sink:
+    assert one.base in (0, 1, None)
+    return Sink(one.base)  # type: ignore[arg-type]
+
+
+def _read_text(path: Path, known: list[Format]) -> ForeignFile | None:
+    held: list[Line] = []
+    chosen: Format | None = None
+    sinks: dict[int | None, tuple[Sink, Feed]] = {}
+    with open_log(path) as file:
+        for line in read_lines(file):
+            if chosen is None:
+                held.append(line)
+                if len(held) < SNIFF:
+                    continue
+                chosen = recognise([text for _, text, _ in held], known)
+                if chosen is None:
+                    del held[: SNIFF // 2]
+                    continue
+                for early in held:
+                    _feed(chosen, sinks, early)
+                held.clear()
+            else:
+                _feed(chosen, sinks, line)
+    if chosen is None:
+        chosen = recognise([text for _, text, _ in held], known)
+        if chosen is None:
+            return None
+        for early in held:
+            _feed(chosen, sinks, early)
+    return _collect(chosen, {rank: sink for rank, (sink, _) in sinks.items()})
+
+
+def _feed(one: Format, sinks: dict[int | None, tuple[Sink, Feed]], line: Line) -> None:
+    if line.rank not in sinks:
+        if len(sinks) >= RANKS:
+            return
+        sink = _sink(one)
+        assert one.reader is not None
+        sinks[line.rank] = sink, one.reader(sink)
+    sink, feed = sinks[line.rank]
+    sink.line = line.number
+
+    def read() -> None:
+        found = stamp(line.text)
+        if found is not None:
+            sink.clock(*found)
+        feed(line)
+
+    _guarded(sink, read)
+
+
+def _guarded(sink: Sink, read: object) -> None:
+    """Whatever a line makes a reader stumble over is a rejected line."""
+    try:
+        read()  # type: ignore[operator]
+    except BadRecord as error:
+        sink.reject(str(error))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+        sink.reject(f"not as the format has it ({type(error).__name__})")
+    except RecursionError:
+        sink.reject("nested too deeply")
+
+
+def _collect(one: Format, sinks: dict[int | None, Sink]) -> ForeignFile:
+    """The lowest rank that has runs; without a launcher's prefixes there is one sink."""
+    found = ForeignFile(one, ranks=max(1, len([rank for rank in sinks if rank is not None])))
+    for rank in sorted(sinks, key=lambda rank: -1 if rank is None else rank):
+        sink = sinks[rank]
+        runs = sink.finish()
+        found.rejected += sink.rejected
+        found.rejected_count += sink.rejected_count
+        if runs and not found.runs:
+            found.runs, found.empty_starts = runs, sink.empty_starts
+    return found

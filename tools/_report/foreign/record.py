@@ -1,0 +1,469 @@
+"""What a foreign log says of its runs: a reader puts records in, `ForeignRun` comes out.
+
+A reader calls `Sink` with plain values in the units named there. The sink does what all formats
+need: lines printed twice, ranks that repeat one another, starts appended to one file, epochs
+trained again after a restart, epoch numbers from 0 or 1, fractions against percent, clocks, bounded memory.
+Nothing that a log does not state is worked out from what is usual.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from .clock import Elapsed
+
+Scope = Literal["all cards", "per card", "not stated"]
+Why = Literal["epoch", "start", "final"]
+REMEMBERED = 64  # records looked back on for a line that is printed again
+CURVE = 4096  # points a curve may have
+MAX_EPOCHS = 100_000
+MAX_REJECTED = 1000
+_STEPS_BACK = "the clock steps back in this file: time spans are uncertain"
+
+
+class BadRecord(ValueError):
+    """A line of the format that cannot be true; the message says why."""
+
+
+class Value(NamedTuple):
+    """A number or word and the line it stands on."""
+
+    value: float | int | str
+    line: int
+
+
+class EvalPoint(NamedTuple):
+    """One evaluation. `epoch`: epochs done, None where the log does not say; percent."""
+
+    line: int
+    label: int | None
+    epoch: float | None
+    top1: float | None
+    top5: float | None
+    loss: float | None
+    images: int | None
+    elapsed_s: float | None
+
+
+class TrainPoint(NamedTuple):
+    """The last training record of an epoch. `mean`: its loss is a mean over the epoch so far."""
+
+    line: int
+    label: int
+    epoch: float
+    loss: float | None
+    mean: bool
+    lr: float | None
+    rate: float | None
+    elapsed_s: float | None
+
+
+@dataclass
+class Curve:
+    """(epoch, value) for a plot. When full, neighbours are averaged."""
+
+    x: array[float] = field(default_factory=lambda: array("d"))
+    y: array[float] = field(default_factory=lambda: array("d"))
+    _every: int = 1
+    _held: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, x: float, y: float) -> None:
+        self._held.append((x, y))
+        if len(self._held) < self._every:
+            return
+        self.x.append(self._held[-1][0])
+        self.y.append(sum(v for _, v in self._held) / len(self._held))
+        self._held.clear()
+        if len(self.x) >= CURVE:
+            for values in (self.x, self.y):
+                kept = [(a + b) / 2 for a, b in zip(values[::2], values[1::2], strict=False)]
+                values[:] = array("d", kept)
+            self._every *= 2
+
+    def cut(self, epoch: float) -> None:
+        """Drop what lies after `epoch`: it was trained again."""
+        self._held.clear()
+        while self.x and self.x[-1] > epoch:
+            self.x.pop()
+            self.y.pop()
+
+
+@dataclass(eq=False)
+class ForeignRun:
+    """One run of a foreign log. Times are seconds since its first record or stated start.
+
+    `rates` are images/s of each epoch after the first (running means, epoch records), or of each
+    window after the first epoch; `step_s` the same in seconds a step where no rate is stated.
+    """
+
+    facts: dict[str, Value] = field(default_factory=dict)
+    epochs: list[TrainPoint] = field(default_factory=list)
+    evals: dict[str, list[EvalPoint]] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
+    scope: Scope = "not stated"
+    first_line: int = 0
+    last_line: int = 0
+    status: str = ""
+    stated_start_s: float | None = None
+    stated_end_s: float | None = None
+    first_stamp_s: float | None = None
+    last_stamp_s: float | None = None
+    timed: bool = False
+    _rates: _Rates = field(default_factory=lambda: _Rates())
+    _steps: _Rates = field(default_factory=lambda: _Rates())
+
+    @property
+    def rates(self) -> list[float]:
+        """images/s in the scope stated, the first epoch left out; [] where none is stated."""
+        return self._rates.after_first()
+
+    @property
+    def step_s(self) -> list[float]:
+        """Seconds a step, the first epoch left out."""
+        return self._steps.after_first()
+
+    @property
+    def cards(self) -> int | None:
+        found = self.facts.get("cards")
+        return int(found.value) if found else None
+
+    @property
+    def origin_s(self) -> float | None:
+        """Where the run's time starts: a stated start, else its first record's stamp."""
+        return self.stated_start_s if self.stated_start_s is not None else self.first_stamp_s
+
+
+class _Rates:
+    """One value an epoch if the log gives running means or epoch records, else one a window."""
+
+    def __init__(self) -> None:
+        self._of_epoch: dict[int, float] = {}
+        self._windows = array("f")
+        self._ends: list[tuple[int, int]] = []  # (label, windows up to it)
+        self.final: set[int] = set()
+
+    def add(self, label: int, value: float, mean: bool, whole: bool) -> None:
+        if whole:
+            self.final.add(label)
+        if whole or (mean and label not in self.final):
+            self._of_epoch[label] = value
+        elif not mean:
+            self._windows.append(value)
+            if self._ends and self._ends[-1][0] == label:
+                self._ends[-1] = (label, len(self._windows))
+            else:
+                self._ends.append((label, len(self._windows)))
+
+    def cut(self, label: int) -> None:
+        """Forget epochs from `label` on."""
+        self._of_epoch = {k: v for k, v in self._of_epoch.items() if k < label}
+        while self._ends and self._ends[-1][0] >= label:
+            self._ends.pop()
+        del self._windows[self._ends[-1][1] if self._ends else 0 :]
+
+    def after_first(self) -> list[float]:
+        if self._of_epoch:
+            labels = sorted(self._of_epoch)
+            return [self._of_epoch[label] for label in (labels[1:] or labels)]
+        first = self._ends[0][1] if len(self._ends) > 1 else 0
+        return list(self._windows[first:])
+
+
+class Sink:
+    """Takes the records of one file, as one rank wrote them, and keeps its runs apart."""
+
+    def __init__(self, base: Literal[0, 1, None] = None) -> None:
+        """`base`: the number of the format's first epoch; None: 0 if an epoch 0 is seen, else 1."""
+        self._given_base = base
+        self._base = base if base is not None else 1
+        self.runs: list[ForeignRun] = []
+        self.rejected: list[tuple[int, str]] = []
+        self.rejected_count = 0
+        self.records = 0
+        self.empty_starts = 0
+        self._clock = Elapsed()
+        self._seen: deque[tuple[object, ...]] = deque(maxlen=REMEMBERED)
+        self._run = ForeignRun()
+        self._start_pending: int | None = None
+        self._labels: set[int] = set()
+        self._label: int | None = None
+        self._step: float | None = None
+        self._steps_seen = 0
+        self.line = 0
+
+    # ---- what readers call -------------------------------------------------------------------
+
+    def fact(self, key: str, value: float | int | str) -> None:
+        """What the log states of the run.
+
+        Keys: model, data, framework, device, cards, batch_per_card, global_batch, epochs (planned),
+        precision, optimizer, base_lr, seed, train_images, val_images, classes, resumed_from,
+        label_smoothing. Another key is shown as it is. The first statement in a run counts.
+        """
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadRecord(f"{key} is not a finite number")
+        if key in ("cards", "batch_per_card", "global_batch", "epochs") and (
+            not isinstance(value, int) or not 0 < value < 1 << 31
+        ):
+            raise BadRecord(f"{key} is {value!r}")
+        if isinstance(value, str):
+            value = value.strip()[:300]
+        self._owner().facts.setdefault(key, Value(value, self.line))
+
+    def start(self) -> None:
+        """A process of the run starts here: its first, a resumed one, or that of a new run."""
+        if self._start_pending is not None:
+            return
+        self._start_pending = self.line
+        self._clock.pause()
+
+    def clock(self, seconds: float, dated: bool = True) -> None:
+        """The time stamp of the current line, in seconds of any one origin. Before its record."""
+        if not math.isfinite(seconds) or abs(seconds) > 1e14:
+            raise BadRecord("the time stamp is not a possible time")
+        now = self._clock.at(seconds, dated)
+        run = self._run
+        run.timed = True
+        if run.first_stamp_s is None and self._start_pending is None:
+            run.first_stamp_s = now
+        run.last_stamp_s = now
+
+    def begin(self) -> None:
+        """The run's own statement that its time starts at the current line."""
+        if self._run.stated_start_s is None:
+            self._run.stated_start_s = self._clock.seconds
+
+    def train(
+        self,
+        label: int,
+        *,
+        fraction: float | None = None,
+        step: float | None = None,
+        loss: float | None = None,
+        mean: bool = False,
+        lr: float | None = None,
+        rate: float | None = None,
+        rate_mean: bool = False,
+        scope: Scope = "not stated",
+        step_s: float | None = None,
+        wait_share: float | None = None,
+        whole: bool = False,
+    ) -> None:
+        """A line on training in the epoch that the log calls `label`.
+
+        fraction: of the epoch done, 0 to 1; step: of the epoch, rising, in any unit; mean: loss is
+        the mean over the epoch so far; rate: images/s of `scope`, rate_mean: a running mean;
+        step_s: seconds a step (mean like the rate); wait_share: of the time, waited for data, 0 to
+        1; whole: the line sums up the epoch. Loss may be NaN: that is a state, and is kept.
+        """
+        label = self._checked_label(label)
+        key = ("train", label, step, loss, rate, step_s, whole)
+        if key in self._seen:
+            return
+        if step is not None and not whole and ("step", label, step) in self._seen:
+            self._remark("several ranks write here: the first line of each step is used")
+            return
+        self._seen.append(key)
+        if step is not None and not whole:
+            self._seen.append(("step", label, step))
+        self._place(label, None if whole else step)
+        for name, value in (("rate", rate), ("step_s", step_s), ("lr", lr)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise BadRecord(f"{name} is {value}")
+        run = self._run
+        done = 1.0 if whole else fraction if fraction is not None else 0.0
+        epoch = label + min(max(done, 0.0), 1.0)  # the base comes off at the end
+        last = run.epochs[-1] if run.epochs and run.epochs[-1].label == label else None
+        if last is not None and last.epoch == label + 1 and last.mean and not whole:
+            return  # the epoch has been summed up
+        if last is not None:
+            run.epochs.pop()
+            loss, mean = (last.loss, last.mean) if loss is None else (loss, mean or whole)
+            lr = last.lr if lr is None else lr
+        elif len(run.epochs) >= MAX_EPOCHS:
+            raise BadRecord(f"more than {MAX_EPOCHS} epochs")
+        point = TrainPoint(self.line, label, epoch, loss, mean or whole, lr, rate, self._elapsed())
+        run.epochs.append(point)
+        if rate is not None and rate > 0:
+            run._rates.add(label, rate, rate_mean, whole)
+            run.scope = scope
+        if step_s is not None and step_s > 0:
+            run._steps.add(label, step_s, rate_mean, whole)
+        drawn = {"loss": loss, "lr": lr, "rate": rate, "wait": wait_share}
+        for name, value in drawn.items():
+            if value is not None and (not whole or name == "rate"):
+                run.curves.setdefault(name, Curve()).add(epoch, value)
+
+    def eval(
+        self,
+        label: int | None,
+        *,
+        top1: float | None = None,
+        top5: float | None = None,
+        loss: float | None = None,
+        images: int | None = None,
+        series: str = "",
+        epochs_done: float | None = None,
+    ) -> None:
+        """An evaluation: percent, plain loss, images scored; `series` names EMA weights and such.
+
+        label None: after the epoch that was trained last, or before training. `epochs_done` where
+        the format states it instead of a label. Raises BadRecord outside 0 to 100 %.
+        """
+        for name, value in (("top1", top1), ("top5", top5)):
+            if value is not None and not 0 <= value <= 100 + 1e-6:
+                raise BadRecord(f"{name} is {value} %")
+        if top1 is not None and top5 is not None and top5 < top1 - 1e-3:
+            raise BadRecord(f"top5 {top5} % is less than top1 {top1} %")
+        if top1 is None and top5 is None and loss is None:
+            return
+        if label is not None:
+            label = self._checked_label(label)
+            if self._label is None or label < self._label or self._start_pending is not None:
+                self._place(label, None)
+        else:
+            label = self._label
+        key = ("eval", series, label, top1, top5, loss)
+        if key in self._seen:
+            return
+        self._seen.append(key)
+        points = self._owner().evals.setdefault(series, [])
+        if points and points[-1].label == label and epochs_done is None:
+            if points[-1].top1 is not None or top1 is None:
+                self._remark("several evaluations after one epoch: the first is used")
+                return
+            points.pop()
+        if len(points) >= MAX_EPOCHS:
+            raise BadRecord(f"more than {MAX_EPOCHS} evaluations")
+        epoch = epochs_done if epochs_done is not None else None if label is None else label + 1.0
+        where = (self.line, label if epochs_done is None else None, epoch)
+        points.append(EvalPoint(*where, top1, top5, loss, images, self._elapsed()))
+
+    def end(self, status: str = "") -> None:
+        """The log's own statement that the run ends here, and how."""
+        self._run.status = status.strip()[:100] or self._run.status
+        self._run.stated_end_s = self._clock.seconds
+
+    def remark(self, text: str) -> None:
+        """Something that a reader of the tables must know; the line is added."""
+        self._remark(text)
+
+    def reject(self, reason: str) -> None:
+        """The current line is of the format and cannot be used."""
+        self.rejected_count += 1
+        if len(self.rejected) < MAX_REJECTED:
+            self.rejected.append((self.line, reason))
+
+    # ---- runs --------------------------------------------------------------------------------
+
+    def _remark(self, text: str) -> None:
+        self._run.remarks.setdefault(text, self.line)
+
+    def _elapsed(self) -> float | None:
+        return self._clock.seconds if self._run.timed else None
+
+    def _checked_label(self, label: int) -> int:
+        if not 0 <= label < 10_000_000:
+            raise BadRecord(f"epoch {label} is not possible")
+        return label
+
+    def _owner(self) -> ForeignRun:
+        """The run that a statement belongs to: after a start with records before it, a new one."""
+        self._run.first_line = self._run.first_line or self.line
+        self._run.last_line = self.line
+        self.records += 1
+        return self._run
+
+    def _place(self, label: int, step: float | None) -> None:
+        """Decide what a record at (label, step) is: more of the run, a resumed one, a new one."""
+        run, current = self._run, self._label
+        if self._given_base is None and label == 0:
+            self._base = 0
+        trained = bool(run.epochs or any(run.evals.values()))
+        first = run.epochs[0].label if run.epochs else label
+        back = current is not None and (
+            label < current
+            or (
+                label == current
+                and step is not None
+                and self._step is not None
+                and step < self._step
+                and self._steps_seen >= 3
+                and step <= 1 + 0.02 * self._step
+            )
+        )
+        if trained and current is not None and (back or self._start_pending is not None):
+            if label <= first and (back or self._start_pending is not None):
+                self._next_run()
+            elif back or (self._start_pending is not None and label <= current):
+                self._resumed(label)
+            elif self._start_pending is not None:
+                self._remark("stopped and went on")
+        elif self._start_pending is not None and not trained and run.first_line:
+            self.empty_starts += self._start_pending > run.first_line and not run.facts
+        self._start_pending = None
+        if label != self._label:
+            self._steps_seen = 0
+        self._label, self._step = label, step if step is not None else self._step
+        if step is None:
+            self._step = None
+        self._steps_seen += 1
+        if self._run.timed and self._run.first_stamp_s is None:
+            self._run.first_stamp_s = self._clock.seconds
+        self._owner()
+
+    def _next_run(self) -> None:
+        facts = self._run.facts
+        later = {
+            k: v for k, v in facts.items() if self._start_pending and v.line >= self._start_pending
+        }
+        for key in later:
+            del facts[key]
+        timed = self._run.timed
+        self.runs.append(self._run)
+        self._run = ForeignRun(facts=later or dict(facts), timed=timed)
+        self._seen.clear()
+        self._label = self._step = None
+
+    def _resumed(self, label: int) -> None:
+        """What was recorded from epoch `label` on was trained again and counts once."""
+        run = self._run
+        self._remark(
+            "stopped and went on from an earlier epoch; what was trained again counts once"
+        )
+        run.epochs[:] = [point for point in run.epochs if point.label < label]
+        for points in run.evals.values():
+            points[:] = [p for p in points if p.label is None or p.label < label]
+        for curve in run.curves.values():
+            curve.cut(float(label))
+        run._rates.cut(label)
+        run._steps.cut(label)
+        self._seen.clear()
+
+    def finish(self) -> list[ForeignRun]:
+        """The runs of the file, epochs counted from 0 done. The sink takes no more."""
+        runs = [*self.runs, self._run]
+        self.runs = []
+        for run in runs:
+            _renumber(run, self._base)
+            if self._clock.steps_back:
+                run.remarks.setdefault(_STEPS_BACK, 0)
+        kept = [run for run in runs if run.epochs or any(run.evals.values())]
+        self.empty_starts += len(runs) - len(kept) - (not kept)
+        return kept
+
+
+def _renumber(run: ForeignRun, base: int) -> None:
+    run.epochs[:] = [p._replace(epoch=p.epoch - base) for p in run.epochs]
+    for points in run.evals.values():
+        points[:] = [
+            p if p.epoch is None or p.label is None else p._replace(epoch=p.epoch - base)
+            for p in points
+        ]
+    for curve in run.curves.values():
+        curve.x[:] = array("d", [x - base for x in curve.x])

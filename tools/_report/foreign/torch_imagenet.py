@@ -1,0 +1,82 @@
+"""PyTorch's imagenet example (`main.py`), on stdout.
+
+Epoch: [0][  10/5005]	Time  0.465 ( 1.153)	Data  0.001 ( 0.641)	Loss 7.0e+00 (7.1e+00)	…
+Test: [ 10/782]	Time …	Acc@1  51.56 ( 50.31)	Acc@5  82.81 ( 80.02)
+ * Acc@1 72.320 Acc@5 90.900
+Older versions write `Prec@1`, and no space inside brackets. Time is seconds a step of this process.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .formats import Feed, Format
+from .lines import Line
+from .record import Sink
+
+NUMBER = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf))"
+_TRAIN = re.compile(r"Epoch:?\s*\[(\d+)\]\s*\[\s*(\d+)/(\d+)\]\s")
+_METER = rf"\s+{NUMBER}\s*\(\s*{NUMBER}\)"
+_TIME = re.compile(r"\bTime" + _METER)
+_DATA = re.compile(r"\bData" + _METER)
+_LOSS = re.compile(r"\bLoss" + _METER)
+_LR = re.compile(r"\b[Ll][Rr][:\s]+" + NUMBER)
+TOTAL = re.compile(rf"\*\s+(?:Acc|Prec)@1:?\s+{NUMBER}\s+(?:Acc|Prec)@5:?\s+{NUMBER}")
+_MODEL = re.compile(r"=> (?:creating model|using pre-trained model) '([^']+)'")
+_LOADED = re.compile(r"=> loaded checkpoint '([^']*)'")
+
+
+def reader(sink: Sink) -> Feed:
+    """Epochs from 0; a train line's loss in parentheses is the mean over the epoch so far."""
+
+    def feed(line: Line) -> None:
+        text = line.text
+        found = _TRAIN.search(text)
+        if found:
+            epoch, step, steps = (int(group) for group in found.groups())
+            loss, time, data, lr = (p.search(text) for p in (_LOSS, _TIME, _DATA, _LR))
+            seconds = float(time[2]) if time else None
+            waited = float(data[2]) / seconds if data and seconds else None
+            sink.train(
+                epoch,
+                step=step,
+                fraction=(step + 1) / steps,
+                loss=float(loss[2]) if loss else None,
+                mean=True,
+                lr=float(lr[1]) if lr else None,
+                step_s=seconds,
+                rate_mean=True,
+                wait_share=waited,
+            )
+            return
+        found = TOTAL.search(text)
+        if found:
+            sink.eval(None, top1=float(found[1]), top5=float(found[2]))
+            return
+        found = _MODEL.search(text)
+        if found:
+            sink.start()
+            sink.fact("model", found[1])
+            return
+        found = _LOADED.search(text)
+        if found:
+            sink.fact("resumed_from", found[1])
+
+    return feed
+
+
+FORMATS = [
+    Format(
+        key="torch-imagenet",
+        title="PyTorch, imagenet example",
+        gives=("training loss", "top-1 and top-5", "seconds a step", "data wait"),
+        lacks={
+            "throughput": "no batch size in the log",
+            "one hour": "no time stamps",
+            "learning rate": "not printed",
+        },
+        signature=re.compile(r"\bEpoch:?\s*\[\d+\]\s*\[\s*\d+/\d+\]\s+Time\s"),
+        reader=reader,
+        base=0,
+    )
+]
