@@ -2,8 +2,8 @@
 
 A reader calls `Sink` with plain values in the units named there. The sink does what all formats
 need: lines printed twice, ranks that repeat one another, starts appended to one file, epochs
-trained again after a restart, epoch numbers from 0 or 1, fractions against percent, clocks, bounded memory.
-Nothing that a log does not state is worked out from what is usual.
+trained again after a restart, epoch numbers from 0 or 1, clocks, bounded memory. Nothing that
+a log does not state is worked out from what is usual.
 """
 
 from __future__ import annotations
