@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from proofrun.data import Batch
 from proofrun.device import Device
 from proofrun.errors import CountError
-from proofrun.recipe import Normalize
+from proofrun.recipe import Normalize, PartialBatches
 
 
 class Inputs(nn.Module):
@@ -38,6 +38,16 @@ class Inputs(nn.Module):
 
 
 @dataclass(frozen=True)
+class Part:
+    """Sums over what a source scores that drops partial batches, by one shard rule."""
+
+    shards: str
+    correct1: int
+    correct5: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Score:
     """Sums over the whole list; `prediction_hash` is sha256 over the predicted class of each id."""
 
@@ -47,6 +57,7 @@ class Score:
     count: int
     loss_sum: float
     prediction_hash: str
+    parts: tuple[Part, ...] = ()
 
     @property
     def top1(self) -> float:
@@ -86,16 +97,19 @@ def evaluate(
     protocol: str,
     inputs: Inputs,
     device: Device,
+    drops: PartialBatches | None = None,
 ) -> Score:
     """Score `batches` of all ranks: `expected` images, ids 0 … expected - 1, each exactly once.
 
+    With `drops`, also what a source scores that leaves out the last partial batch of each card.
     Raises CountError when an image was missed or seen twice.
     """
     assert not model.training
     sums = torch.zeros(3, dtype=torch.float64)
     seen = torch.zeros(expected, dtype=torch.int32)
     predicted = torch.zeros(expected, dtype=torch.int32)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    right = torch.zeros(expected, dtype=torch.int32)  # 2: first guess, 1: among five, 0: neither
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for batch in batches:
         if len(batch.labels) == 0:  # this rank has none left
             continue
@@ -110,26 +124,46 @@ def evaluate(
             (
                 batch.ids.clone(),
                 top[:, 0],
+                hits[:, 0].int() + hits.any(dim=1).int(),
                 torch.stack([hits[:, 0].sum().float(), hits.sum().float(), loss]),
             )
         )
-    for ids, classes, part in parts:  # the card is asked only now: no sync between batches
+    for ids, classes, guesses, part in parts:  # the card is asked only now: no sync between batches
         sums += part.to("cpu", torch.float64)
         seen.index_add_(0, ids, torch.ones(len(ids), dtype=torch.int32))
         predicted[ids] = classes.to("cpu", torch.int32)
-    both = torch.stack([seen, predicted])
-    device.sum_(both)
+        right[ids] = guesses.to("cpu", torch.int32)
+    together = torch.stack([seen, predicted, right])
+    device.sum_(together)
     device.sum_(sums)
-    _each_once(both[0], protocol)
+    seen, predicted, right = together
+    _each_once(seen, protocol)
     correct1, correct5, loss_sum = sums.tolist()
     return Score(
         protocol=protocol,
         correct1=int(correct1),
         correct5=int(correct5),
-        count=int(both[0].sum()),
+        count=int(seen.sum()),
         loss_sum=loss_sum,
-        prediction_hash=hashlib.sha256(both[1].numpy().astype("<i4").tobytes()).hexdigest(),
+        prediction_hash=hashlib.sha256(predicted.numpy().astype("<i4").tobytes()).hexdigest(),
+        parts=_without_partial_batches(right, drops) if drops else (),
     )
+
+
+def _without_partial_batches(right: Tensor, drops: PartialBatches) -> tuple[Part, ...]:
+    """Both ways in use to cut a list for cards: blocks of neighbours, and every n-th image."""
+    ids = torch.arange(len(right))
+    cuts = {
+        "blocks": torch.tensor_split(ids, drops.cards),
+        "every n-th": [ids[card :: drops.cards] for card in range(drops.cards)],
+    }
+    found = []
+    for name, shards in cuts.items():
+        full = [shard[: len(shard) // drops.per_card * drops.per_card] for shard in shards]
+        kept = right[torch.cat(full)]
+        hits = int((kept == 2).sum()), int((kept >= 1).sum())
+        found.append(Part(name, *hits, len(kept)))
+    return tuple(found)
 
 
 def _each_once(seen: Tensor, protocol: str) -> None:

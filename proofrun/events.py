@@ -78,6 +78,17 @@ class Train(Event):
     skipped: int = Field(default=0, description="steps of the run skipped for inf gradients")
 
 
+class EvalPart(BaseModel):
+    """Sums over the images left when each card drops its last partial batch, by one shard rule."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shards: str
+    correct1: int
+    correct5: int
+    count: int
+
+
 class Eval(Event):
     """Sums over every image once; percentages are of `count`."""
 
@@ -93,6 +104,7 @@ class Eval(Event):
     expected: int = Field(description="length of the list; equal to count, or the run failed")
     prediction_hash: str
     eval_s: float
+    parts: list[EvalPart] = Field(default=[], description="as a source scores that drops images")
 
 
 class Mark(Event):

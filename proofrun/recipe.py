@@ -62,6 +62,17 @@ class TrainInput(Strict):
         return self
 
 
+class PartialBatches(Strict):
+    """A source whose cards each drop their last partial batch scores fewer images than there are.
+
+    `cards` and images `per_card` a batch, as the source evaluates. How it cuts the list into shards
+    is often not published, so `proofrun.evaluate` scores every rule in use.
+    """
+
+    cards: Count
+    per_card: Count
+
+
 class EvalProtocol(Strict):
     """How a validation image becomes a network input. `squash` ignores the aspect ratio."""
 
@@ -71,6 +82,9 @@ class EvalProtocol(Strict):
     crop: Side
     interpolation: Literal["bilinear"]
     antialias: bool
+    drops: PartialBatches | None = Field(
+        default=None, description="what the source leaves out; scored beside all images"
+    )
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
@@ -216,6 +230,9 @@ class Claim(Strict):
     cards: Count | None = None
     global_batch: Count | None = None
     eval_protocol: str | None = None
+    scored_images: Count | None = Field(
+        default=None, description="how many the source scored; None: all, or not published"
+    )
     mark_s: Positive | None = None
     hardware: str
     source: str
@@ -240,13 +257,34 @@ class Conflict(Strict):
     chosen: str
 
 
+class SourceRate(Strict):
+    """How the published system works out the images/s that it prints, so that like meets like.
+
+    over `epoch`: images of an epoch / its time from first step to last, the first `skip` epochs
+    left out, evaluation not counted; over `step`: images of a step / mean time of a step, the first
+    `skip` steps left out. Both include the wait for data.
+    """
+
+    over: Literal["epoch", "step"]
+    skip: Annotated[int, Field(ge=0)]
+    decimals: Annotated[int, Field(ge=0)]
+    assumed: bool = Field(default=False, description="warm-up or rounding is not published")
+    source: str
+
+
 class Reference(Strict):
-    """Another published result of a related network: shown as theirs, never judged."""
+    """Another published result of a related network: shown as theirs, never judged.
+
+    `repeats_claim`: the same network, system and recipe, stated a second time; `final_loss` is its
+    training loss at the end.
+    """
 
     network: str
     system: str
+    repeats_claim: bool = False
     top1: float | None = None
     top5: float | None = None
+    final_loss: float | None = None
     images_per_s: dict[int, float] = {}
     recipe: str | None = None
 
@@ -265,6 +303,7 @@ class Recipe(Strict):
     loss: Loss
     precision: PrecisionRules
     marks_s: tuple[Positive, ...] = ()
+    source_rate: SourceRate | None = None
     runs: tuple[str, ...]
     claims: tuple[Claim, ...]
     conflicts: tuple[Conflict, ...] = ()

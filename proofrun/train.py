@@ -263,6 +263,7 @@ def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
             protocol.name,
             job.inputs,
             job.device,
+            protocol.drops,
         )
     finally:
         batches.close()
@@ -281,6 +282,7 @@ def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
             expected=len(job.val.files),
             prediction_hash=score.prediction_hash,
             eval_s=time.monotonic() - start,
+            parts=[vars(part) for part in score.parts],
         )
         if why != "mark":
             job.progress.say(

@@ -254,8 +254,22 @@ class _Writer:
                 expected=listed,
                 prediction_hash=hashlib.sha256(key.encode()).hexdigest(),
                 eval_s=EVAL_S,
+                parts=self.parts(protocol, count),
             )
         return event
+
+    def parts(self, protocol: str, count: int) -> list[dict[str, Any]]:
+        """What a source scores that drops partial batches; as good as the whole."""
+        (spec,) = [p for p in self.plan.recipe.data.eval if p.name == protocol]
+        if spec.drops is None:
+            return []
+        cards, batch = spec.drops.cards, spec.drops.per_card
+        kept = cards * (count // cards // batch * batch)
+        share = self.learned() * self.fake.top1 / 100
+        return [
+            {"shards": name, "correct1": hits, "correct5": hits, "count": kept}
+            for name, hits in (("blocks", round(kept * share)), ("every n-th", int(kept * share)))
+        ]
 
 
 def quickstart(logs: Path) -> None:

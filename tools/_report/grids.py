@@ -25,8 +25,10 @@ from .cells import (
     value_cell,
     verdict_span,
 )
-from .measure import MARK_METRICS, State, Throughput
+from .consistency import findings
+from .measure import MARK_METRICS, Accuracy, State, Throughput
 from .rows import AccuracyRow, MarkRow, ThroughputRow
+from .speed import bound_by
 
 
 def grids(report: Report) -> list[Grid]:
@@ -35,6 +37,7 @@ def grids(report: Report) -> list[Grid]:
         _accuracy(report.accuracy),
         _throughput(report.throughput),
         _mark(report.mark),
+        _claims(report),
         _others(report),
         _references(report),
     ]
@@ -71,10 +74,24 @@ def _accuracy(rows: list[AccuracyRow]) -> Grid:
             cell(", ".join(row.flags) or NONE),
         )
         grid.rows.append(GridRow(cells))
+        if found and found.as_source:
+            grid.rows.append(_as_source(found, len(columns)))
     grid.reasons = reasons(rows)
     judged = [row for row in rows if row.judgements and _binomial(row)]
     grid.reasons += [(conditions(row), None, _binomial(row)) for row in judged]
     return grid
+
+
+def _as_source(found: Accuracy, columns: int) -> GridRow:
+    """The line under a row: what the source's own way of scoring gives."""
+    scored = found.as_source
+    assert scored is not None
+    cells = [cell("")] * columns
+    cells[6] = cell(units.interval("top1", scored.top1).removesuffix(" %"), scored.sources)
+    cells[7] = cell(units.interval("top5", scored.top5).removesuffix(" %"), scored.sources)
+    cells[9] = cell(f"{scored.count:,} of {found.listed:,}")
+    cells[10] = cell("as the source scores (assumed shards)")
+    return GridRow(tuple(cells), continued=True)
 
 
 def _binomial(row: AccuracyRow) -> str:
@@ -94,7 +111,13 @@ def _rate(found: Throughput | None) -> Cell:
     low, high = units.number("throughput", found.q25), units.number("throughput", found.q75)
     sources = found.rate.sources
     quartiles = Span(f"[{low} – {high}]", None, sources, "interquartile range of windows", True)
-    return (*value_cell("throughput", found.rate), quartiles)
+    printed = found.as_source
+    if printed.value is None:
+        return (*value_cell("throughput", found.rate), quartiles)
+    said = f"source's rule: {units.number('throughput', printed.value)}"
+    why = "what the published system would print, by its own rule"
+    rule = Span(said, None, printed.sources, why, True)
+    return (*value_cell("throughput", found.rate), quartiles, rule)
 
 
 def _both(one: float | None, many: float | None, cards: int | None, percent: bool) -> Cell:
@@ -139,6 +162,8 @@ def _throughput(rows: list[ThroughputRow]) -> Grid:
         wait = _both(
             one.wait_share if one else None, many.wait_share if many else None, cards, percent=True
         )
+        bounds = dict.fromkeys(bound_by(part) for part in (one, many) if part)
+        wait += tuple(Span(said, muted=True) for said in bounds)
         cells = (
             cell(row.model),
             cell(row.data),
@@ -196,6 +221,23 @@ def _mark(rows: list[MarkRow]) -> Grid:
 
 def _state(state: State | None) -> list[Cell]:
     return [value_cell(name, state.metrics[name] if state else None) for name in MARK_METRICS]
+
+
+def _claims(report: Report) -> Grid:
+    """Whether the claims of the recipes shown agree with themselves; no run is needed for it."""
+    columns = (
+        Column("Model"),
+        Column("Data"),
+        Column("Compared", wrap=True),
+        Column("Result"),
+        Column("Numbers", wrap=True),
+    )
+    grid = Grid("claims", "The claims themselves", columns, empty="no claim can be checked")
+    for recipe in report.recipes:
+        for f in findings(recipe):
+            cells = (f.model, f.data, f.what, f.grade, f.numbers)
+            grid.rows.append(GridRow(tuple(cell(text) for text in cells)))
+    return grid
 
 
 def _others(report: Report) -> Grid:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
+from proofrun.recipe import Claim
+
 from . import measure, units
 from .measure import Group, Measure
 from .rows import AccuracyRow, MarkRow, add_flag, add_judgement, estimate, flag_repeats, identity
@@ -48,8 +53,37 @@ def accuracy_rows(group: Group) -> list[AccuracyRow]:
             value = found.top1 if claim.metric == "top1" else found.top5
             facts = _facts(group, protocol.name)
             add_judgement(row, claim, facts, estimate(value), missing)
+        row.notes += _as_the_source_scores(row, claims)
         rows.append(row)
     return rows
+
+
+def _as_the_source_scores(row: AccuracyRow, claims: Sequence[Claim]) -> list[str]:
+    """Why the claimed number and ours may differ without a fault, with the numbers."""
+    scored = row.accuracy.as_source if row.accuracy else None
+    if scored is None or row.accuracy is None:
+        return []
+    listed = row.accuracy.listed
+    said = [
+        f"as the source scores, each card's last partial batch dropped: top1 "
+        f"{units.interval('top1', scored.top1)} on {scored.count:,} of {listed:,} images (assumed: "
+        "its shards are blocks or every n-th image)"
+    ]
+    for claim in claims:
+        j = row.judged(claim.metric)
+        if claim.metric != "top1" or j is None or j.estimate.value is None:
+            continue
+        off = j.estimate.value - claim.value
+        if off >= 0 or not claim.scored_images:
+            continue
+        p = claim.value / 100
+        error = 100 * math.sqrt(p * (1 - p) / claim.scored_images)
+        said.append(
+            f"{abs(off):.2f} points under the claim are by themselves no failure: the claim was "
+            f"scored on {claim.scored_images:,} images (binomial standard error {error:.2f} "
+            f"points), and runs differ; the verdict weighs the difference against both runs' spread"
+        )
+    return said
 
 
 def mark_rows(group: Group) -> list[MarkRow]:

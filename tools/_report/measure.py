@@ -56,6 +56,16 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class SourceScore:
+    """Percent as a source scores that drops images: lowest and highest of all runs and rules."""
+
+    top1: tuple[float, float]
+    top5: tuple[float, float]
+    count: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Percent of `count` images; `listed` is how many the data set has."""
 
@@ -63,6 +73,7 @@ class Accuracy:
     top5: Measure
     count: int | None
     listed: int
+    as_source: SourceScore | None = None
 
     @property
     def complete(self) -> bool:
@@ -71,9 +82,13 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Throughput:
-    """images/s of all cards. The rate has one sample a run; quartiles are over all windows."""
+    """images/s of all cards. The rate has one sample a run; quartiles are over all windows.
+
+    `as_source`: what the published system would print, by its own rule, rounded as it rounds.
+    """
 
     rate: Measure
+    as_source: Measure
     q25: float
     q75: float
     windows: int
@@ -179,7 +194,19 @@ def accuracy(group: Group, protocol: str) -> Accuracy:
         Measure(tuple(Sample(100 * e.correct5 / e.count, s) for e, s in found.values()), identical),
         min(counts, default=None),
         max([group.last.plan.recipe.data.val_images, *(e.expected for e, _ in found.values())]),
+        _as_source([*found.values()]),
     )
+
+
+def _as_source(evals: Sequence[tuple[Eval, str]]) -> SourceScore | None:
+    parts = [part for e, _ in evals for part in e.parts if part.count]
+    if not parts:
+        return None
+    top1 = [100 * part.correct1 / part.count for part in parts]
+    top5 = [100 * part.correct5 / part.count for part in parts]
+    count = min(part.count for part in parts)
+    sources = tuple(source for _, source in evals)
+    return SourceScore((min(top1), max(top1)), (min(top5), max(top5)), count, sources)
 
 
 def window_rates(run: Run) -> list[tuple[Train, str, float]]:
@@ -206,6 +233,7 @@ def throughput(runs: Sequence[Run]) -> Throughput | None:
     run = measured[-1][0]
     return Throughput(
         rate=Measure(tuple(samples)),
+        as_source=Measure(tuple(s for run, _ in measured if (s := _source_rate(run)))),
         q25=float(q25),
         q75=float(q75),
         windows=len(every),
@@ -215,6 +243,44 @@ def throughput(runs: Sequence[Run]) -> Throughput | None:
         per_card_batch=run.start.per_card_batch if run.start else run.plan.per_card_batch,
         steps_limit=run.plan.max_steps,
     )
+
+
+def _source_rate(run: Run) -> Sample | None:
+    """Mean over the run of what the published system prints, or None for too short a run."""
+    rule = run.plan.recipe.source_rate
+    windows = [(e, source) for e, source in run.of(Train) if math.isfinite(e.window_s)]
+    if rule is None or not windows:
+        return None
+    if rule.over == "step":
+        kept = [(e, source) for e, source in windows if e.step - e.steps >= rule.skip]
+        seconds = sum(e.window_s for e, _ in kept)
+        rates = [sum(e.images for e, _ in kept) / seconds] if seconds > 0 else []
+    else:
+        rates, kept = _epoch_rates(windows, rule.skip)
+    if not rates:
+        return None
+    value = round(statistics.fmean(round(rate, rule.decimals) for rate in rates), rule.decimals)
+    return Sample(value, f"{kept[0][1]}-{kept[-1][1].rpartition(':')[2]}")
+
+
+def _epoch_rates(
+    windows: Sequence[tuple[Train, str]], skip: int
+) -> tuple[list[float], list[tuple[Train, str]]]:
+    """images/s of each whole epoch after `skip`, on the clock that leaves out evaluation."""
+    rates, kept = [], []
+    images, began, epoch, members = 0, 0.0, 0, list[tuple[Train, str]]()
+    for window in windows:
+        event = window[0]
+        images += event.images
+        members.append(window)
+        if event.epoch < epoch + 1 - EPOCH_SLACK:
+            continue
+        seconds, epoch = event.mark_s - began, round(event.epoch)
+        if epoch > skip and seconds > 0:
+            rates.append(images / seconds)
+            kept += members
+        images, began, members = 0, event.mark_s, []
+    return rates, kept
 
 
 def at_mark(group: Group, target_s: float) -> State:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from . import measure
+from . import measure, units
+from .consistency import SUPER_LINEAR
 from .measure import Group, Throughput
 from .read import Run
 from .rows import (
@@ -20,7 +21,8 @@ from .rows import (
 )
 from .verdict import Estimate, Facts
 
-SUPER_LINEAR = 1.02  # above this, scaling is remarked on
+INPUT_BOUND = 0.10  # of the time waited for data: the input pipeline sets the speed
+COMPUTE_BOUND = 0.03  # less than this: the cards do
 
 
 class _Where(NamedTuple):
@@ -87,6 +89,7 @@ def _row(series: _Series, many: _Where | None, fp32: _Series | None, first: bool
     for cell in (row.one, row.many):
         if cell:
             flag_repeats(row, cell.rate)
+            row.notes.append(diagnosis(cell))
     ratio = _scaling(row)
     row.scaling = ratio.value
     if row.scaling is not None and row.scaling > SUPER_LINEAR:
@@ -141,6 +144,27 @@ def _scaling(row: ThroughputRow) -> Estimate:
         spread = value * relative
     n = min(one.rate.n, many.rate.n)
     return Estimate(value, n, spread, (*one.rate.sources, *many.rate.sources))
+
+
+def bound_by(cell: Throughput) -> str:
+    """What sets the speed, by the share of time that rank 0 waits for data (thresholds: ours)."""
+    if cell.wait_share >= INPUT_BOUND:
+        return "input-bound"
+    return "compute-bound" if cell.wait_share < COMPUTE_BOUND else "partly input-bound"
+
+
+def diagnosis(cell: Throughput) -> str:
+    """The reasoning in one line: what the cards could do if no data were waited for."""
+    value = cell.rate.value
+    assert value is not None
+    said = (
+        f"{cell.cards} card{'s' * (cell.cards != 1)}: {bound_by(cell)}: "
+        f"{100 * cell.wait_share:.1f} % of the time waits for data"
+    )
+    if cell.wait_share < COMPUTE_BOUND or cell.wait_share >= 1:
+        return said
+    without = units.quantity("throughput", value / (1 - cell.wait_share))
+    return f"{said}; without the wait it would be {without} at most"
 
 
 def _speedup(fast: Throughput | None, slow: Throughput | None) -> float | None:

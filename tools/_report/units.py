@@ -37,6 +37,12 @@ def quantity(metric: str, value: float | None) -> str:
     return text if text in ("n/a", "not finite") else text + unit(metric)
 
 
+def interval(metric: str, values: tuple[float, float]) -> str:
+    """`71.80 – 71.83 %`, or one number where both are printed alike."""
+    low, high = (number(metric, value) for value in values)
+    return (low if low == high else f"{low} – {high}") + unit(metric)
+
+
 def bound(metric: str, direction: str, value: float) -> str:
     """A claim as a bound: `≥ 71.86 %`."""
     return f"{_SIGN[direction]} {quantity(metric, value)}"
