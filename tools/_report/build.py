@@ -12,6 +12,7 @@ from proofrun.recipe import Claim, Recipe
 from proofrun.recipe_yaml import load_recipe
 
 from . import measure
+from .foreign import rows as foreign
 from .learn import accuracy_rows, mark_rows
 from .read import Logs, Rejected, Run
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
@@ -44,7 +45,9 @@ class Report:
         counts = Counter(judgement.verdict for judgement in self.judgements)
         said = ", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v])
         runs = len(self.logs.runs)
-        return f"{runs} run{'s' * (runs != 1)}; claims: {said or 'none applies'}"
+        logs = len(self.logs.foreign)
+        others = f", {logs} of other systems" if logs else ""
+        return f"{runs} run{'s' * (runs != 1)}{others}; claims: {said or 'none applies'}"
 
     @property
     def all_reproduced(self) -> bool:
@@ -60,9 +63,12 @@ def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
     others = [run for run in logs.runs if run not in timed]
     report = Report(
         logs,
-        [row for group in full for row in accuracy_rows(group)],
-        throughput_rows(timed),
-        [row for group in full for row in mark_rows(group)],
+        [row for group in full for row in accuracy_rows(group)]
+        + [row for log in logs.foreign for row in foreign.accuracy_rows(log)],
+        throughput_rows(timed)
+        + [row for log in logs.foreign for row in foreign.throughput_rows(log)],
+        [row for group in full for row in mark_rows(group)]
+        + [row for log in logs.foreign for row in foreign.mark_rows(log)],
         others,
         _recipes([run.plan.recipe for run in logs.runs]),
     )

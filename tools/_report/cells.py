@@ -128,7 +128,7 @@ def claim_name(judgement: Judgement) -> str:
 def cards_text(cards: int | None, device: str, nodes: int = 1) -> str:
     """`8 GPU`; on several machines `2 nodes × 8 GPU`. `cards` are those of all nodes."""
     if cards is None:
-        return "any cards"
+        return "any cards" if device else "n/a"
     return f"{nodes_text(nodes, cards) if nodes > 1 else cards} {device}".strip()
 
 

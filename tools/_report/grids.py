@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from . import measure, units
 from .build import Report
@@ -17,6 +18,7 @@ from .cells import (
     cards_text,
     cell,
     claim_cells,
+    clean,
     conditions,
     nodes_text,
     precision,
@@ -26,6 +28,10 @@ from .cells import (
     verdict_span,
 )
 from .consistency import findings
+from .foreign.figures import figures
+from .foreign.logs import ForeignLog
+from .foreign.record import EvalPoint
+from .foreign.rows import after, scope_text
 from .measure import MARK_METRICS, Accuracy, State, Throughput
 from .rows import AccuracyRow, MarkRow, ThroughputRow
 from .speed import bound_by
@@ -37,6 +43,7 @@ def grids(report: Report) -> list[Grid]:
         _accuracy(report.accuracy),
         _throughput(report.throughput),
         _mark(report.mark),
+        _foreign(report.logs.foreign),
         _claims(report),
         _others(report),
         _references(report),
@@ -60,11 +67,11 @@ def _accuracy(rows: list[AccuracyRow]) -> Grid:
             images = f"{found.count:,}{part}"
         cells = (
             cell(row.model),
-            cell(row.data),
-            cell(precision(row)),
+            cell(row.data or NONE),
+            cell(precision(row) or NONE),
             cell(row.epochs if row.epochs is not None else NONE),
             cell(cards_text(row.cards, row.device, row.nodes)),
-            cell(row.device_name),
+            cell(row.device_name or NONE),
             value_cell("top1", found.top1 if found else None),
             value_cell("top5", found.top5 if found else None),
             cell(found.top1.n if found else 0),
@@ -162,13 +169,13 @@ def _throughput(rows: list[ThroughputRow]) -> Grid:
         wait = _both(
             one.wait_share if one else None, many.wait_share if many else None, cards, percent=True
         )
-        bounds = dict.fromkeys(bound_by(part) for part in (one, many) if part)
+        bounds = dict.fromkeys(bound_by(p) for p in (one, many) if p and p.wait_share is not None)
         wait += tuple(Span(said, muted=True) for said in bounds)
         cells = (
             cell(row.model),
-            cell(row.data),
-            cell(row.device_name),
-            cell(precision(row)),
+            cell(row.data or NONE),
+            cell(row.device_name or NONE),
+            cell(precision(row) or NONE),
             _rate(one),
             cell(_cards(row)),
             _rate(many),
@@ -221,6 +228,60 @@ def _mark(rows: list[MarkRow]) -> Grid:
 
 def _state(state: State | None) -> list[Cell]:
     return [value_cell(name, state.metrics[name] if state else None) for name in MARK_METRICS]
+
+
+def _foreign(logs: Sequence[ForeignLog]) -> Grid:
+    """Every figure of the logs of other systems, and what they cannot tell."""
+    columns = (
+        Column("Log", wrap=True),
+        Column("Format"),
+        Column("Epochs", True),
+        Column("Evals", True),
+        Column("Final top1 %", True),
+        Column("top5 %", True),
+        Column("Best top1 %", True),
+        Column("Train loss", True),
+        Column("img/s", True),
+        Column("Of", wrap=True),
+        Column("s/step", True),
+        Column("Span, s", True),
+        Column("Status"),
+        Column("Cannot tell", wrap=True),
+    )
+    grid = Grid("foreign", "Logs of other systems", columns)
+    for log in logs:
+        f = figures(log.run)
+        labels = "" if f.first_label is None else f"{f.first_label} – {f.last_label}"
+        best_at = after(f.best) if f.best else ""
+        rate, loss = f.rate, f.last_train_loss
+        cells = (
+            cell(log.name),
+            cell(log.format.title),
+            (Span(str(f.epochs_trained)), Span(labels, muted=True)),
+            cell(f.evals),
+            _point(log, f.final, f.final.top1 if f.final else None),
+            _point(log, f.final, f.final.top5 if f.final else None),
+            (*_point(log, f.best, f.best.top1 if f.best else None), Span(best_at, muted=True)),
+            cell(f"{loss.value:.4f}", (log.at(*loss.lines),)) if loss else cell("n/a"),
+            cell(f"{rate.median:,.2f}" if rate else "n/a"),
+            cell(scope_text(rate.scope, log.run.cards) if rate else NONE),
+            cell(f"{f.step_s:.4g}" if f.step_s is not None else NONE),
+            cell(f"{f.span_s:,.1f}" if f.span_s is not None else "n/a"),
+            cell(log.run.status or NONE),
+            cell("; ".join(f"{what}: {why}" for what, why in log.format.lacks.items()) or NONE),
+        )
+        grid.rows.append(GridRow(cells))
+        said = [f"{text} (line {line})" if line else text for text, line in log.run.remarks.items()]
+        if log.empty_starts and log.part == 1:
+            said.append(f"{log.empty_starts} more starts in this file came to no record")
+        grid.reasons += [(log.name, None, clean(text)) for text in said]
+    return grid
+
+
+def _point(log: ForeignLog, point: EvalPoint | None, value: float | None) -> Cell:
+    if point is None or value is None:
+        return cell("n/a")
+    return cell(units.number("accuracy3", value), (log.at(point.line),))
 
 
 def _claims(report: Report) -> Grid:

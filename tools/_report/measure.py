@@ -84,7 +84,8 @@ class Accuracy:
 class Throughput:
     """images/s of all cards. The rate has one sample a run; quartiles are over all windows.
 
-    `as_source`: what the published system would print, by its own rule, rounded as it rounds.
+    None: not stated in a foreign log. `as_source`: what the published system would print, by its
+    own rule, rounded as it rounds.
     """
 
     rate: Measure
@@ -92,10 +93,10 @@ class Throughput:
     q25: float
     q75: float
     windows: int
-    wait_share: float
-    cards: int
+    wait_share: float | None
+    cards: int | None
     nodes: int
-    per_card_batch: int
+    per_card_batch: int | None
     steps_limit: int | None
 
 

@@ -31,7 +31,11 @@ REJECTED_SHOWN = 500
 
 def page(report: Report, grids: Sequence[Grid], figures: Sequence[Figure]) -> str:
     """The whole page as one string."""
-    tables = [grid for grid in grids if grid.rows or grid.key not in ("references", "others")]
+    tables = [
+        grid
+        for grid in grids
+        if grid.rows or grid.key not in ("references", "others", "foreign", "claims")
+    ]
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     body = [
         f"<header><h1>proofrun report</h1><p class=muted>{_t(report.summary)}</p></header>",

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
 from proofrun.errors import ProofrunError, UsageError, one_line
 from proofrun.events import AnyEvent, Eval, Event, Fault, RunEnd, RunStart, effective, read_events
 from proofrun.runs import Plan, RunName
+
+from .find import Found, find
+from .foreign.logs import ForeignLog, read_foreign
 
 Status = Literal["finished", "failed", "interrupted", "running"]
 E = TypeVar("E", bound=Event)
@@ -104,58 +106,62 @@ class Logs(NamedTuple):
     root: Path
     runs: list[Run]
     rejected: list[Rejected]
+    foreign: list[ForeignLog]
 
 
 def read_logs(paths: Sequence[Path]) -> Logs:
-    """All runs under `paths` (log folders or single run folders). Raises UsageError for none."""
-    closed: list[OSError] = []
-    for path in paths:
-        try:
-            if not path.is_dir():
-                raise UsageError(
-                    f"{path}: no such folder; give the folder with logs or one run folder"
-                )
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    folders = list({f.resolve(): f for path in paths for f in _run_folders(path, closed)}.values())
-    if not folders:
-        shown = ", ".join(str(p) for p in paths)
-        if closed:
-            raise UsageError(f"{closed[0].filename}: cannot be read ({closed[0].strerror})")
-        raise UsageError(
-            f"{shown}: no run found (logs/<run name>/<NNN>/events.jsonl); make one with "
-            "`bash run_scripts/quickstart.sh`"
-        )
-    # `.` in a given path must not hide the two folder levels above a run.
-    root = folders[0].resolve().parent.parent
+    """All runs under `paths`: log folders, run folders, logs of other systems.
+
+    Raises UsageError where nothing is found.
+    """
+    found = find(paths)
+    root = _root(found)
     runs: list[Run] = []
     rejected = [
-        Rejected(
-            Path(os.path.relpath(error.filename, root)).as_posix(),
-            0,
-            error.strerror or "unreadable",
-        )
-        for error in closed
+        Rejected(_shown(Path(error.filename), root), 0, error.strerror or "unreadable")
+        for error in found.closed
     ]
-    for folder in folders:
-        shown = Path(os.path.relpath(folder.resolve(), root)).as_posix()
-        found = _read_run(folder, shown)
-        if isinstance(found, Rejected):
-            rejected.append(found)
+    for folder in found.folders:
+        read = _read_run(folder, _shown(folder, root))
+        if isinstance(read, Rejected):
+            rejected.append(read)
         else:
-            runs.append(found)
-            rejected += found.rejected
-    return Logs(root, sorted(runs, key=lambda run: (run.plan.run, run.number)), rejected)
+            runs.append(read)
+            rejected += read.rejected
+    foreign = []
+    for path in (*found.named, *found.files):
+        log = read_foreign(path, _shown(path, root))
+        foreign += log.logs
+        # a file that lies there may be anything; one that was named should have been a log
+        rejected += [Rejected(*each) for each in log.rejected if log.logs or path in found.named]
+    if not found.folders and not foreign:
+        _nothing(paths, found, rejected)
+    return Logs(root, sorted(runs, key=lambda run: (run.plan.run, run.number)), rejected, foreign)
 
 
-def _run_folders(path: Path, closed: list[OSError]) -> Iterator[Path]:
-    """Run folders under `path`; folders that cannot be opened are named in `closed`."""
-    for folder, below, files in os.walk(path, onerror=closed.append):
-        numbered = re.fullmatch(r"\d{3,}", Path(folder).resolve().name)
-        if "events.jsonl" in files or (numbered and {"recipe.yaml", "status.json"} & set(files)):
-            below.clear()  # checkpoints lie in there
-            yield Path(folder)
-        below.sort()
+def _root(found: Found) -> Path:
+    """What names in the report are relative to: the folder of logs, or that of the files."""
+    if found.folders:  # `.` in a given path must not hide the two folder levels above a run
+        return found.folders[0].resolve().parent.parent
+    files = [path.resolve().parent for path in (*found.named, *found.files)]
+    return Path(os.path.commonpath(files)) if files else Path.cwd()
+
+
+def _shown(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), root)).as_posix()
+
+
+def _nothing(paths: Sequence[Path], found: Found, rejected: Sequence[Rejected]) -> NoReturn:
+    shown = ", ".join(str(p) for p in paths)
+    if found.closed:
+        raise UsageError(f"{found.closed[0].filename}: cannot be read ({found.closed[0].strerror})")
+    if found.named:
+        why = rejected[0].reason if rejected else "no format is recognised in it"
+        raise UsageError(f"{found.named[0]}: {why}; the README lists the logs that can be read")
+    raise UsageError(
+        f"{shown}: no run found (logs/<run name>/<NNN>/events.jsonl) and no log of another system; "
+        "make one with `bash run_scripts/quickstart.sh`"
+    )
 
 
 def _read_run(folder: Path, shown: str) -> Run | Rejected:

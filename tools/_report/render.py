@@ -48,7 +48,9 @@ def write_text(path: Path, text: str) -> None:
 def terminal(console: Console, grids: Sequence[Grid], rejected: Sequence[Rejected]) -> None:
     """Print the tables with their reasoning. No cell is cut: too narrow a screen gets lists."""
     for grid in grids:
-        if grid.key == "references" or (grid.key == "others" and not grid.rows):
+        if grid.key == "references" or (
+            grid.key in ("others", "foreign", "claims") and not grid.rows
+        ):
             continue
         console.print(Text(f"\n{grid.title}", style="bold"))
         if not grid.rows:
@@ -126,7 +128,7 @@ def markdown(grids: Sequence[Grid], rejected: Sequence[Rejected], summary: str) 
     """The whole report as Markdown, safe for any field."""
     parts = ["# Report", _md(summary)]
     for grid in grids:
-        if not grid.rows and grid.key == "references":
+        if not grid.rows and grid.key in ("references", "foreign", "claims"):
             continue
         parts += [f"## {grid.title}", _md_table(grid.dense()) if grid.rows else grid.empty]
         if grid.reasons:

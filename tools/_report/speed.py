@@ -137,6 +137,7 @@ def _scaling(row: ThroughputRow) -> Estimate:
             f"{many.per_card_batch} on {many.cards}"
         )
         return Estimate(None, 0, None)
+    assert many.cards is not None
     value = many.rate.value / (many.cards * one.rate.value)
     spread = None
     if one.rate.spread is not None and many.rate.spread is not None:
@@ -148,6 +149,8 @@ def _scaling(row: ThroughputRow) -> Estimate:
 
 def bound_by(cell: Throughput) -> str:
     """What sets the speed, by the share of time that rank 0 waits for data (thresholds: ours)."""
+    if cell.wait_share is None:
+        return "not stated"
     if cell.wait_share >= INPUT_BOUND:
         return "input-bound"
     return "compute-bound" if cell.wait_share < COMPUTE_BOUND else "partly input-bound"
@@ -156,7 +159,7 @@ def bound_by(cell: Throughput) -> str:
 def diagnosis(cell: Throughput) -> str:
     """The reasoning in one line: what the cards could do if no data were waited for."""
     value = cell.rate.value
-    assert value is not None
+    assert value is not None and cell.wait_share is not None
     said = (
         f"{cell.cards} card{'s' * (cell.cards != 1)}: {bound_by(cell)}: "
         f"{100 * cell.wait_share:.1f} % of the time waits for data"

@@ -21,7 +21,7 @@ def number(metric: str, value: float | None) -> str:
         return f"{100 * value:.1f}"
     if metric in ("loss", "ce"):
         return f"{value:.3f}"
-    return f"{value:.2f}"
+    return f"{value:.3f}" if metric == "accuracy3" else f"{value:.2f}"
 
 
 def unit(metric: str) -> str:
