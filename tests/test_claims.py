@@ -135,11 +135,10 @@ def test_throughput_as_the_source_prints_it(tmp_path):
     (row,) = report(tmp_path).throughput
     ends = {}
     images = {}
-    for event, _ in logs.events:
-        if event.kind == "train":
-            epoch = math.ceil(event.epoch - 1e-6)
-            images[epoch] = images.get(epoch, 0) + event.images
-            ends[epoch] = event.mark_s
+    for window in logs.windows:
+        epoch = math.ceil(window.epoch - 1e-6)
+        images[epoch] = images.get(epoch, 0) + window.images
+        ends[epoch] = window.mark_s
     rates = [round(images[e] / (ends[e] - ends[e - 1]), 2) for e in range(2, 11)]
     assert row.one.as_source.value == pytest.approx(sum(rates) / 9, abs=0.0051)
     assert row.one.as_source.value != row.one.rate.value

@@ -268,7 +268,7 @@ def test_a_folder_whose_only_run_cannot_be_read_is_no_success(tmp_path):
         (folder / name).write_text("rubbish")
     done = report(tmp_path)
     assert done.returncode == Exit.USAGE
-    assert "1 rejected line" in done.stdout and done.stderr.count("\n") == 1
+    assert "2 rejected lines" in done.stdout and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("what", ["missing", "empty"])

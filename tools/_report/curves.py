@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from proofrun.events import Eval, Train
+from proofrun.events import Eval
 from proofrun.recipe import Claim
 
 from . import measure
@@ -59,7 +60,7 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
     """
     by_set: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        if run.of(Train):
+        if len(run.windows):
             key = (run.plan.recipe.name, run.plan.recipe.data.name)
             by_set.setdefault(key, []).append(run)
     return [_figure(*key, members) for key, members in by_set.items()]
@@ -73,31 +74,30 @@ def _figure(model: str, data: str, runs: list[Run]) -> Figure:
     for index, run in enumerate(runs):
         colour = names.index(run.plan.run)
         figure.runs.append((f"{run.plan.run} / {run.number}", colour, run.status))
-        train = [e for e, _ in run.of(Train)]
-        x = [e.epoch for e in train]
+        w = run.windows
 
         def add(
             key: str,
-            x: Iterable[float],
-            y: Iterable[float],
+            x: npt.ArrayLike,
+            y: npt.ArrayLike,
             second: bool = False,
             dots: bool = False,
             ids: tuple[int, int] = (index, colour),
         ) -> None:
-            xs, ys = _thin(list(x), list(y))
+            xs, ys = _thin(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
             panels[key].series.append(Series(*ids, xs, ys, second, dots))
 
-        add("loss", x, [e.loss for e in train])
-        if any(e.ce != e.loss for e in train):
-            add("loss", x, [e.ce for e in train], second=True)
+        add("loss", w.epoch, w.loss)
+        if not np.array_equal(w.ce, w.loss, equal_nan=True):
+            add("loss", w.epoch, w.ce, second=True)
         own = run.plan.recipe.data.eval[0].name
         evals = [e for e, _ in run.of(Eval) if e.protocol == own and e.count and e.why != "mark"]
         at = [e.epoch for e in evals]
         add("accuracy", at, [100 * e.correct1 / e.count for e in evals], dots=True)
         add("accuracy", at, [100 * e.correct5 / e.count for e in evals], second=True, dots=True)
-        add("lr", x, [e.lr for e in train])
-        rates = measure.window_rates(run)
-        add("throughput", [e.epoch for e, *_ in rates], [rate for *_, rate in rates])
+        add("lr", w.epoch, w.lr)
+        kept = measure.steady(run)
+        add("throughput", w.epoch[kept], w.rate[kept])
     _claim_lines(panels, runs)
     return figure
 
@@ -120,10 +120,10 @@ def _drawable(claim: Claim, run: Run) -> bool:
     return here and claim.precision in (None, run.plan.precision)
 
 
-def _thin(x: list[float], y: list[float]) -> tuple[np.ndarray, np.ndarray]:
+def _thin(xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At most POINTS points: means over bins; what is not finite leaves a gap."""
-    xs = np.array([v if math.isfinite(v) else math.nan for v in x], dtype=float)
-    ys = np.array([v if abs(v) < ABSURD else math.nan for v in y], dtype=float)
+    xs = np.where(np.isfinite(xs), xs, math.nan)
+    ys = np.where(np.isfinite(ys) & (np.abs(ys) < ABSURD), ys, math.nan)
     if len(xs) <= POINTS:
         return xs, ys
     size = math.ceil(len(xs) / POINTS)

@@ -16,6 +16,7 @@ py sh md rst html css js ipynb yaml yml toml cfg ini lock png jpg jpeg gif svg p
 onnx safetensors npy npz pkl bin so whl zip tar tgz xz bz2 rec idx h5 pdparams pdopt params
 mindir air
 """
+_EVENTS = {"events.jsonl", "events.jsonl.gz"}
 _SUFFIXES = frozenset(f".{suffix}" for suffix in _NO_LOG.split())
 
 
@@ -36,7 +37,7 @@ def find(paths: Sequence[Path]) -> Found:
         try:
             if path.is_dir():
                 _walk(path, found)
-            elif path.is_file() and path.name == "events.jsonl":
+            elif path.is_file() and path.name in _EVENTS:
                 found.folders.append(path.parent)
             elif path.is_file():
                 found.named.append(path)
@@ -59,7 +60,7 @@ def _walk(path: Path, found: Found) -> None:
     for folder, below, files in os.walk(path, onerror=found.closed.append):
         here = Path(folder)
         numbered = re.fullmatch(r"\d{3,}", here.resolve().name)
-        if "events.jsonl" in files or (numbered and {"recipe.yaml", "status.json"} & set(files)):
+        if _EVENTS & set(files) or (numbered and {"recipe.yaml", "status.json"} & set(files)):
             below.clear()  # checkpoints lie in there
             found.folders.append(here)
             continue

@@ -104,7 +104,7 @@ def mark_rows(group: Group) -> list[MarkRow]:
         facts = _facts(group, state.protocol, target)
         missing = ""
         if not n:
-            reached = max(e.mark_s for member in group.runs for e, _ in member.events)
+            reached = max(member.log.mark_s for member in group.runs)
             missing = f"no state at {units.seconds(target)}: the run took {reached:.1f} s"
             row.notes.append(missing)
         listed = run.plan.recipe.data.val_images

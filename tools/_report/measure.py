@@ -6,6 +6,7 @@ not marked as warm-up, data wait included. Means over repeats are made last.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from proofrun.events import Eval, Mark, Resume, Train
+from proofrun.events import Eval, Mark, Resume
 
 from .read import Run
 
@@ -210,27 +212,27 @@ def _as_source(evals: Sequence[tuple[Eval, str]]) -> SourceScore | None:
     return SourceScore((min(top1), max(top1)), (min(top5), max(top5)), count, sources)
 
 
-def window_rates(run: Run) -> list[tuple[Train, str, float]]:
-    """(event, source, images/s) of each window after warm-up that has a finite, positive time."""
-    return [
-        (e, source, e.images / e.window_s)
-        for e, source in run.of(Train)
-        if not e.warmup and math.isfinite(e.window_s) and e.window_s > 0 and e.images > 0
-    ]
+def steady(run: Run) -> npt.NDArray[np.bool_]:
+    """Which windows count for throughput: after warm-up, of a finite and positive time."""
+    w = run.windows
+    timed = np.isfinite(w.window_s) & (w.window_s > 0)
+    return np.asarray(timed & (w.warmup == 0) & (w.images > 0))
 
 
 def throughput(runs: Sequence[Run]) -> Throughput | None:
     """Throughput over repeats on equal cards; None where no run has a window after warm-up."""
-    measured = [(run, windows) for run in runs if (windows := window_rates(run))]
+    measured = [(run, kept) for run in runs if (kept := steady(run)).any()]
     if not measured:
         return None
-    samples = []
-    for run, windows in measured:
-        first, last = windows[0][1], windows[-1][1].rpartition(":")[2]
-        samples.append(Sample(float(np.median([r for *_, r in windows])), f"{first}-{last}"))
-        assert first.startswith(run.file)
-    every = [window for _, windows in measured for window in windows]
-    q25, q75 = np.percentile([rate for *_, rate in every], [25, 75])
+    samples, rates, waits, times = [], [], 0.0, 0.0
+    for run, kept in measured:
+        rate, lines = run.windows.rate[kept], run.windows.line[kept]
+        samples.append(Sample(float(np.median(rate)), run.between(int(lines[0]), int(lines[-1]))))
+        rates.append(rate)
+        waits += float(run.windows.data_wait_s[kept].sum())
+        times += float(run.windows.window_s[kept].sum())
+    every = np.concatenate(rates)
+    q25, q75 = np.percentile(every, [25, 75])
     run = measured[-1][0]
     return Throughput(
         rate=Measure(tuple(samples)),
@@ -238,7 +240,7 @@ def throughput(runs: Sequence[Run]) -> Throughput | None:
         q25=float(q25),
         q75=float(q75),
         windows=len(every),
-        wait_share=sum(e.data_wait_s for e, *_ in every) / sum(e.window_s for e, *_ in every),
+        wait_share=waits / times,
         cards=run.cards,
         nodes=run.nodes,
         per_card_batch=run.start.per_card_batch if run.start else run.plan.per_card_batch,
@@ -249,39 +251,38 @@ def throughput(runs: Sequence[Run]) -> Throughput | None:
 def _source_rate(run: Run) -> Sample | None:
     """Mean over the run of what the published system prints, or None for too short a run."""
     rule = run.plan.recipe.source_rate
-    windows = [(e, source) for e, source in run.of(Train) if math.isfinite(e.window_s)]
-    if rule is None or not windows:
+    w = run.windows
+    if rule is None or not len(w):
         return None
     if rule.over == "step":
-        kept = [(e, source) for e, source in windows if e.step - e.steps >= rule.skip]
-        seconds = sum(e.window_s for e, _ in kept)
-        rates = [sum(e.images for e, _ in kept) / seconds] if seconds > 0 else []
+        kept = np.flatnonzero((w.step - w.steps >= rule.skip) & np.isfinite(w.window_s))
+        seconds = float(w.window_s[kept].sum())
+        rates = [float(w.images[kept].sum()) / seconds] if seconds > 0 else []
     else:
-        rates, kept = _epoch_rates(windows, rule.skip)
+        rates, kept = _epoch_rates(run, rule.skip)
     if not rates:
         return None
     value = round(statistics.fmean(round(rate, rule.decimals) for rate in rates), rule.decimals)
-    return Sample(value, f"{kept[0][1]}-{kept[-1][1].rpartition(':')[2]}")
+    return Sample(value, run.between(int(w.line[kept[0]]), int(w.line[kept[-1]])))
 
 
-def _epoch_rates(
-    windows: Sequence[tuple[Train, str]], skip: int
-) -> tuple[list[float], list[tuple[Train, str]]]:
-    """images/s of each whole epoch after `skip`, on the clock that leaves out evaluation."""
-    rates, kept = [], []
-    images, began, epoch, members = 0, 0.0, 0, list[tuple[Train, str]]()
-    for window in windows:
-        event = window[0]
-        images += event.images
-        members.append(window)
-        if event.epoch < epoch + 1 - EPOCH_SLACK:
-            continue
-        seconds, epoch = event.mark_s - began, round(event.epoch)
-        if epoch > skip and seconds > 0:
-            rates.append(images / seconds)
-            kept += members
-        images, began, members = 0, event.mark_s, []
-    return rates, kept
+def _epoch_rates(run: Run, skip: int) -> tuple[list[float], npt.NDArray[np.intp]]:
+    """images/s of each whole epoch after `skip`, on the clock that leaves out evaluation.
+
+    Also the first and the last window that they are made of.
+    """
+    w = run.windows
+    epoch = np.round(w.epoch)
+    ends = np.flatnonzero((np.abs(w.epoch - epoch) < EPOCH_SLACK) & (epoch > 0))
+    images = np.concatenate([[0.0], np.cumsum(w.images)])
+    rates, members = [], []
+    for before, end in itertools.pairwise([-1, *ends]):
+        began = float(w.mark_s[before]) if before >= 0 else 0.0
+        seconds = float(w.mark_s[end]) - began
+        if epoch[end] > skip and seconds > 0:
+            rates.append(float(images[end + 1] - images[before + 1]) / seconds)
+            members += [before + 1, end]
+    return rates, np.array(members, dtype=np.intp)
 
 
 def at_mark(group: Group, target_s: float) -> State:
@@ -318,11 +319,12 @@ def at_epoch(group: Group, epoch: float, protocol: str) -> State:
         samples["top1"].append(Sample(100 * e.correct1 / e.count, at_eval))
         samples["top5"].append(Sample(100 * e.correct5 / e.count, at_eval))
         counts.append(e.count)
-        before = [(t, s) for t, s in run.of(Train) if epoch - 1 < t.epoch <= epoch + EPOCH_SLACK]
-        if before:
-            window, at = before[-1]
-            samples["loss"].append(Sample(window.loss, at))
-            samples["ce"].append(Sample(window.ce, at))
+        at = run.windows.epoch
+        before = np.flatnonzero((at > epoch - 1) & (at <= epoch + EPOCH_SLACK))
+        if len(before):
+            window = run.windows[int(before[-1])]
+            samples["loss"].append(Sample(window.loss, run.at(window.line)))
+            samples["ce"].append(Sample(window.ce, run.at(window.line)))
     metrics = {name: Measure(tuple(found)) for name, found in samples.items()}
     return State(metrics, min(counts, default=None), protocol)
 
@@ -330,9 +332,9 @@ def at_epoch(group: Group, epoch: float, protocol: str) -> State:
 def so_far(run: Run) -> dict[str, Sample]:
     """The newest ce, top1 (its own protocol) and img/s of a run that enters no table."""
     found = {}
-    windows = run.of(Train)
-    if windows:
-        found["ce"] = Sample(windows[-1][0].ce, windows[-1][1])
+    if len(run.windows):
+        last = run.windows[len(run.windows) - 1]
+        found["ce"] = Sample(last.ce, run.at(last.line))
     own = run.plan.recipe.data.eval[0].name
     evals = [(e, source) for e, source in run.of(Eval) if e.protocol == own and e.count]
     if evals:

@@ -16,9 +16,10 @@ from typing import Literal, NamedTuple, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from proofrun.errors import ProofrunError, UsageError, one_line
-from proofrun.events import AnyEvent, Eval, Event, Fault, RunEnd, RunStart, effective, read_events
+from proofrun.events import Event, Fault, RunEnd, RunStart
 from proofrun.runs import Plan, RunName
 
+from .eventlog import EventFile, EventLog, Located, Windows, read_event_file
 from .find import Found, find
 from .foreign.logs import ForeignLog, read_foreign
 
@@ -38,33 +39,35 @@ class Rejected(NamedTuple):
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-class Located(NamedTuple):
-    """An event and its line number in events.jsonl, from 1."""
-
-    event: AnyEvent
-    line: int
-
-
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder. `folder` is relative to the logs root; `events` are those that count."""
+    """One run folder, called `folder` in the report; `file` is its event log, named alike."""
 
     folder: str
     number: str
     name: RunName
     plan: Plan
-    events: tuple[Located, ...]
-    rejected: tuple[Rejected, ...]
+    log: EventLog
+    file: str
     status: Status
     message: str
 
     @property
-    def file(self) -> str:
-        return f"{self.folder}/events.jsonl"
+    def windows(self) -> Windows:
+        """The windows of training that count, as columns."""
+        return self.log.windows
 
     def of(self, kind: type[E]) -> list[tuple[E, str]]:
-        """(event, "file:line") of every event of one kind, in order."""
-        return [(e, f"{self.file}:{n}") for e, n in self.events if isinstance(e, kind)]
+        """(event, "file:line") of every event of one kind but train, in order."""
+        return [(e, self.at(n)) for e, n in self.log.events if isinstance(e, kind)]
+
+    def at(self, line: int) -> str:
+        """ "file:line"."""
+        return f"{self.file}:{line}"
+
+    def between(self, first: int, last: int) -> str:
+        """ "file:line-line"."""
+        return f"{self.file}:{first}-{last}"
 
     @property
     def start(self) -> RunStart | None:
@@ -97,7 +100,7 @@ class Run:
 
     @property
     def epochs_done(self) -> float:
-        return max((e.epoch for e, _ in self.events), default=0.0)
+        return self.log.epochs_done
 
 
 class Logs(NamedTuple):
@@ -122,12 +125,9 @@ def read_logs(paths: Sequence[Path]) -> Logs:
         for error in found.closed
     ]
     for folder in found.folders:
-        read = _read_run(folder, _shown(folder, root))
-        if isinstance(read, Rejected):
-            rejected.append(read)
-        else:
-            runs.append(read)
-            rejected += read.rejected
+        read, refused = _read_run(folder, _shown(folder, root))
+        runs += read
+        rejected += refused
     foreign = []
     for path in (*found.named, *found.files):
         log = read_foreign(path, _shown(path, root))
@@ -164,38 +164,43 @@ def _nothing(paths: Sequence[Path], found: Found, rejected: Sequence[Rejected]) 
     )
 
 
-def _read_run(folder: Path, shown: str) -> Run | Rejected:
-    """`shown`: the folder's name in the report."""
-    events: list[Located] = []
+def _read_run(folder: Path, shown: str) -> tuple[list[Run], list[Rejected]]:
+    """The run of a folder called `shown` in the report; several if their logs were put together."""
     rejected: list[Rejected] = []
-    file = f"{shown}/events.jsonl"
+    path = next(
+        (p for p in (folder / "events.jsonl", folder / "events.jsonl.gz") if p.exists()), None
+    )
+    file = f"{shown}/{path.name if path else 'events.jsonl'}"
+    read = EventFile([EventLog()])
     try:
-        for line, event in read_events(folder / "events.jsonl"):
-            reason = event if isinstance(event, str) else _impossible(event)
-            if isinstance(event, str) or reason:
-                rejected.append(Rejected(file, line, reason))
-            else:
-                events.append(Located(event, line))
-    except FileNotFoundError:
-        pass  # launch made the folder and no rank has come to its first line
+        if path is not None:  # else launch made the folder and no rank has come to its first line
+            read = read_event_file(path)
     except OSError as error:
         rejected.append(Rejected(file, 0, error.strerror or "cannot be read"))
-    line_of = {id(event): line for event, line in events}
-    kept = [Located(event, line_of[id(event)]) for event in effective(e for e, _ in events)]
-    try:
-        plan = _plan(folder, kept)
-        name = RunName.parse(plan.run)
-        assert plan.global_batch
-    except (ProofrunError, ValidationError) as error:
-        return Rejected(f"{shown}/recipe.yaml", 0, one_line(error)[:300])
-    status, message = _status(folder, kept)
-    number = Path(shown).name
-    return Run(shown, number, name, plan, tuple(kept), tuple(rejected), status, message)
+    rejected += [Rejected(file, line, reason) for line, reason in read.rejected]
+    hidden = read.rejected_count - len(read.rejected)
+    if hidden:
+        rejected.append(Rejected(file, 0, f"{hidden} more lines rejected"))
+    runs = []
+    for part, log in enumerate(read.logs, 1):
+        try:
+            plan = _plan(folder if len(read.logs) == 1 else None, log.events)
+            name = RunName.parse(plan.run)
+            assert plan.global_batch
+        except (ProofrunError, ValidationError) as error:
+            rejected.append(Rejected(f"{shown}/recipe.yaml", 0, one_line(error)[:300]))
+            continue
+        number = Path(shown).name if len(read.logs) == 1 else f"{Path(shown).name} ({part})"
+        status, message = _status(folder, log)
+        runs.append(Run(shown, number, name, plan, log, file, status, message))
+    return runs, rejected
 
 
-def _plan(folder: Path, events: Sequence[Located]) -> Plan:
+def _plan(folder: Path | None, events: Sequence[Located]) -> Plan:
     """From recipe.yaml, else from run_start, which carries a copy."""
     try:
+        if folder is None:
+            raise ProofrunError("no run_start")
         return Plan.load(folder / "recipe.yaml")
     except ProofrunError:
         starts = [e for e, _ in events if isinstance(e, RunStart)]
@@ -204,16 +209,7 @@ def _plan(folder: Path, events: Sequence[Located]) -> Plan:
         return Plan.model_validate_json(json.dumps(starts[-1].plan))
 
 
-def _impossible(event: AnyEvent) -> str:
-    """Why an event of valid form cannot be true, or ""."""
-    if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
-        return (
-            f"eval: {event.correct1} and {event.correct5} correct of {event.count} is not possible"
-        )
-    return ""
-
-
-def _status(folder: Path, events: Sequence[Located]) -> tuple[Status, str]:
+def _status(folder: Path, log: EventLog) -> tuple[Status, str]:
     """The run's status and message: what rank 0 wrote last, and what launch left in status.json."""
     file = folder / "status.json"
     noted: tuple[Status, str] | None = None
@@ -226,7 +222,7 @@ def _status(folder: Path, events: Sequence[Located]) -> tuple[Status, str]:
         stale = file.stat().st_mtime < (folder / "events.jsonl").stat().st_mtime
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    last = events[-1].event if events else None
+    last = log.last
     if isinstance(last, RunEnd):
         if last.status == "finished" and noted and noted[0] == "failed":
             return noted  # another rank died after rank 0 had finished
@@ -235,5 +231,5 @@ def _status(folder: Path, events: Sequence[Located]) -> tuple[Status, str]:
         # "finished" without its last line: the file is incomplete, so the run is not evidence.
         unfinished: Status = "interrupted" if noted[0] == "finished" else noted[0]
         return unfinished, noted[1]
-    faults = [e.message for e, _ in events if isinstance(e, Fault)]
+    faults = [e.message for e, _ in log.events if isinstance(e, Fault)]
     return "running", faults[-1] if faults else ""

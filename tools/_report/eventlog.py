@@ -1,0 +1,207 @@
+"""events.jsonl to events that count, whatever became of the file: bounded memory, nothing raised.
+
+Windows of training are most of a log, so they are kept as columns (73 bytes a window); all other
+events are kept whole. Lines that cannot be used are given back with the reason; of a line in which
+two events are glued, or an event follows a torn one, what can be read is used.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from proofrun.events import AnyEvent, Eval, Resume, RunStart, Train, parse_event
+
+from .foreign.lines import LONGEST, open_log, raw_lines
+
+MAX_REJECTED = 1000
+_BEGIN = re.compile(rb'\{"schema"')
+Column = npt.NDArray[np.float64]
+
+
+class Located(NamedTuple):
+    """An event and its line number in the file, from 1."""
+
+    event: AnyEvent
+    line: int
+
+
+class Window(NamedTuple):
+    """One window of training, with the fields of proofrun.events.Train that a report needs."""
+
+    line: int
+    seq: int
+    step: int
+    steps: int
+    images: int
+    warmup: int
+    epoch: float
+    loss: float
+    ce: float
+    lr: float
+    window_s: float
+    data_wait_s: float
+    mark_s: float
+
+
+_TYPES = "IqqIIBddddddd"  # array codes of Window's fields
+
+
+class Windows:
+    """Windows in order, as columns: `windows.loss` is an array over all of them."""
+
+    def __init__(self) -> None:
+        self._columns = [array(code) for code in _TYPES]
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, index: int) -> Window:
+        return Window(*(column[index] for column in self._columns))
+
+    def __iter__(self) -> Iterator[Window]:
+        return (Window(*row) for row in zip(*self._columns, strict=True))
+
+    def __getattr__(self, name: str) -> Column:
+        if name.startswith("_") or name not in Window._fields:
+            raise AttributeError(name)
+        column = self._columns[Window._fields.index(name)]
+        return np.asarray(np.frombuffer(column, dtype=column.typecode), dtype=np.float64)
+
+    @property
+    def rate(self) -> Column:
+        """images/s; not finite where the time of a window is 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(self.images / self.window_s)
+
+    def add(self, event: Train, line: int) -> None:
+        row = (line, *(getattr(event, name) for name in Window._fields[1:]))
+        for column, value in zip(self._columns, row, strict=True):
+            column.append(value)
+
+    def cut(self, seq: int) -> None:
+        """Drop the windows after `seq`: they were trained again."""
+        seqs = self._columns[1]
+        while seqs and seqs[-1] > seq:
+            for column in self._columns:
+                column.pop()
+
+
+@dataclass
+class EventLog:
+    """One process history of a run: the events that count, and how many lines did not.
+
+    `events` holds all kinds but train, in order; `last` is the last event of any kind.
+    """
+
+    events: list[Located] = field(default_factory=list)
+    windows: Windows = field(default_factory=Windows)
+    last: AnyEvent | None = None
+    epochs_done: float = 0.0
+    mark_s: float = 0.0
+    _seq: int = -1
+
+    def add(self, event: AnyEvent, line: int) -> str:
+        """Take an event, or say why not."""
+        if event.seq <= self._seq:
+            return f"event {event.seq} again (the last was {self._seq})"
+        if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
+            wrong = f"{event.correct1} and {event.correct5} correct of {event.count}"
+            return f"eval: {wrong} is not possible"
+        self._seq = event.seq
+        if isinstance(event, Resume):
+            self._supersede(event.from_seq)
+        if isinstance(event, Train):
+            try:
+                self.windows.add(event, line)
+            except OverflowError:
+                return "train: a count is not possible"
+        else:
+            self.events.append(Located(event, line))
+        self.last = event
+        return ""
+
+    def _supersede(self, seq: int) -> None:
+        """As proofrun.events.effective: the run_start of the process that resumes stays."""
+        starts = [each for each in self.events if isinstance(each.event, RunStart)]
+        kept = starts[-1:]
+        self.events = [e for e in self.events if e.event.seq <= seq or e in kept]
+        self.windows.cut(seq)
+
+    def finish(self) -> None:
+        """Work out what is asked often."""
+        others = [event for event, _ in self.events]
+        tail = self.windows[len(self.windows) - 1] if len(self.windows) else None
+        epochs = [event.epoch for event in others] + ([tail.epoch] if tail else [])
+        marks = [event.mark_s for event in others] + ([tail.mark_s] if tail else [])
+        self.epochs_done = max(epochs, default=0.0)
+        self.mark_s = max(marks, default=0.0)
+
+
+@dataclass
+class EventFile:
+    """What a file holds: usually one history; more where files of runs were put together."""
+
+    logs: list[EventLog] = field(default_factory=list)
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    rejected_count: int = 0
+
+
+def read_event_file(path: Path) -> EventFile:
+    """All that can be used of events.jsonl (or .gz). Raises OSError if it cannot be opened."""
+    found = EventFile([EventLog()])
+    with open_log(path) as file:
+        for line, raw in raw_lines(file):
+            if not raw.strip():
+                continue
+            for event in _events(raw):
+                reason = event if isinstance(event, str) else _take(found, event, line)
+                if reason:
+                    found.rejected_count += 1
+                    if len(found.rejected) < MAX_REJECTED:
+                        found.rejected.append((line, reason))
+    for log in found.logs:
+        log.finish()
+    return found
+
+
+def _take(found: EventFile, event: AnyEvent, line: int) -> str:
+    log = found.logs[-1]
+    if isinstance(event, RunStart) and event.seq == 0 and log.last is not None:
+        first = next((e for e, _ in log.events if isinstance(e, RunStart)), None)
+        if first is not None and first.t_wall == event.t_wall:
+            return "event 0 again"
+        log = EventLog()
+        found.logs.append(log)
+    return log.add(event, line)
+
+
+def _events(raw: bytes) -> Iterator[AnyEvent | str]:
+    """The event of a line; of a line that is none, events glued together or after a torn one."""
+    try:
+        yield parse_event(raw)
+        return
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = f"{where or 'line'}: {first['msg']}"
+    if len(raw) >= LONGEST:
+        yield f"line: longer than {LONGEST:,} bytes"
+        return
+    starts = [found.start() for found in _BEGIN.finditer(raw)][:100]
+    if not starts or starts == [0]:
+        yield reason
+        return
+    for at, end in zip(starts, [*starts[1:], len(raw)], strict=True):
+        try:
+            yield parse_event(raw[at:end].strip())
+        except ValidationError:
+            yield reason if len(starts) == 1 else "a torn event in a line of several"
