@@ -10,7 +10,7 @@ from proofrun.recipe import Claim
 from . import measure, units
 from .measure import Group, Measure
 from .rows import AccuracyRow, MarkRow, add_flag, add_judgement, estimate, flag_repeats, identity
-from .verdict import Facts
+from .verdict import Facts, Verdict
 
 
 def _facts(group: Group, protocol: str | None, mark_s: float | None = None) -> Facts:
@@ -74,7 +74,7 @@ def _as_the_source_scores(row: AccuracyRow, claims: Sequence[Claim]) -> list[str
         if claim.metric != "top1" or j is None or j.estimate.value is None:
             continue
         off = j.estimate.value - claim.value
-        if off >= 0 or not claim.scored_images:
+        if off >= 0 or not claim.scored_images or j.verdict == Verdict.NOT_REPRODUCED:
             continue
         p = claim.value / 100
         error = 100 * math.sqrt(p * (1 - p) / claim.scored_images)

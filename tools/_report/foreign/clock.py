@@ -18,6 +18,7 @@ _STAMP = re.compile(
     r"|[IWEF](?P<glog>[01]\d[0-3]\d)\s)?"
     r"(?<![\d:.])" + _TIME + r"(?![\d:])(?P<rest>\s*(?:[AP]M)?)"
 )
+_CLOCK = re.compile(r"\d:[0-5]\d:[0-5]\d")
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
@@ -27,9 +28,10 @@ def stamp(text: str) -> tuple[float, bool] | None:
     With a full date, seconds since 1970 as if in UTC; with month and day, since an unknown new
     year; with the time alone, since midnight. Differences are what counts.
     """
-    if ":" not in text[:HEAD]:
+    head = text[:HEAD]
+    if _CLOCK.search(head) is None:  # the quick answer for most lines
         return None
-    found = _STAMP.search(text[:HEAD])
+    found = _STAMP.search(head)
     if found is None:
         return None
     part = found.groupdict()

@@ -6,8 +6,9 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 LONGEST = 1 << 20  # bytes; a longer line is cut, and still one line
 _BLOCK = 1 << 16
@@ -31,22 +32,22 @@ class Line(NamedTuple):
     rank: int | None = None
 
 
-def open_log(path: Path) -> IO[bytes]:
+def open_log(path: Path) -> BufferedIOBase:
     """The file, unpacked if it is gzip. Raises OSError."""
     file = path.open("rb")
     if file.peek(2)[:2] == b"\x1f\x8b":
         file.close()
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        return gzip.open(path, "rb")
     return file
 
 
-def raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def raw_lines(file: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
     """(number from 1, bytes without the newline) in bounded memory. A broken gzip just ends."""
     number = 1
     rest = b""
     while True:
         try:
-            block = file.read(_BLOCK)
+            block = file.read1(_BLOCK)  # gives what a torn gzip still holds
         except (EOFError, OSError, zlib.error):
             block = b""
         if not block:
@@ -61,7 +62,7 @@ def raw_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield number, rest
 
 
-def read_lines(file: IO[bytes]) -> Iterator[Line]:
+def read_lines(file: BufferedIOBase) -> Iterator[Line]:
     """Clean lines. What a carriage return overwrote is given too: progress bars log that way."""
     encoding = ""
     for number, raw in raw_lines(file):

@@ -174,6 +174,27 @@ class _Rates:
         return list(self._windows[first:])
 
 
+class _Recent:
+    """The newest records: whether one is there again."""
+
+    def __init__(self) -> None:
+        self._order: deque[tuple[object, ...]] = deque()
+        self._keys: set[tuple[object, ...]] = set()
+
+    def __contains__(self, key: tuple[object, ...]) -> bool:
+        return key in self._keys
+
+    def add(self, key: tuple[object, ...]) -> None:
+        self._order.append(key)
+        self._keys.add(key)
+        if len(self._order) > REMEMBERED:
+            self._keys.discard(self._order.popleft())
+
+    def clear(self) -> None:
+        self._order.clear()
+        self._keys.clear()
+
+
 class Sink:
     """Takes the records of one file, as one rank wrote them, and keeps its runs apart."""
 
@@ -187,7 +208,7 @@ class Sink:
         self.records = 0
         self.empty_starts = 0
         self._clock = Elapsed()
-        self._seen: deque[tuple[object, ...]] = deque(maxlen=REMEMBERED)
+        self._seen = _Recent()
         self._run = ForeignRun()
         self._start_pending: int | None = None
         self._labels: set[int] = set()
@@ -268,9 +289,9 @@ class Sink:
         if step is not None and not whole and ("step", label, step) in self._seen:
             self._remark("several ranks write here: the first line of each step is used")
             return
-        self._seen.append(key)
+        self._seen.add(key)
         if step is not None and not whole:
-            self._seen.append(("step", label, step))
+            self._seen.add(("step", label, step))
         self._place(label, None if whole else step)
         for name, value in (("rate", rate), ("step_s", step_s), ("lr", lr)):
             if value is not None and not (math.isfinite(value) and value >= 0):
@@ -297,7 +318,9 @@ class Sink:
         drawn = {"loss": loss, "lr": lr, "rate": rate, "wait": wait_share}
         for name, value in drawn.items():
             if value is not None and (not whole or name == "rate"):
-                run.curves.setdefault(name, Curve()).add(epoch, value)
+                if name not in run.curves:
+                    run.curves[name] = Curve()
+                run.curves[name].add(epoch, value)
 
     def eval(
         self,
@@ -331,7 +354,7 @@ class Sink:
         key = ("eval", series, label, top1, top5, loss)
         if key in self._seen:
             return
-        self._seen.append(key)
+        self._seen.add(key)
         points = self._owner().evals.setdefault(series, [])
         if points and points[-1].label == label and epochs_done is None:
             if points[-1].top1 is not None or top1 is None:

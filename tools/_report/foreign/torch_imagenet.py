@@ -34,7 +34,8 @@ def reader(sink: Sink) -> Feed:
         found = _TRAIN.search(text)
         if found:
             epoch, step, steps = (int(group) for group in found.groups())
-            loss, time, data, lr = (p.search(text) for p in (_LOSS, _TIME, _DATA, _LR))
+            loss, time, data = _LOSS.search(text), _TIME.search(text), _DATA.search(text)
+            lr = _LR.search(text) if "LR" in text or "lr" in text else None
             seconds = float(time[2]) if time else None
             waited = float(data[2]) / seconds if data and seconds else None
             sink.train(
