@@ -21,7 +21,7 @@ class Format:
     `signature` matches a line that only this format prints. `reader` takes a sink and returns what
     is called with every line. A binary format has `read` instead, called with the path, and
     `magic`, called with the first 4096 bytes. `base`: the number of the first epoch, None if
-    both are in use.
+    both are in use. `own_clock`: the reader gives the times; stamps of other lines do not count.
     """
 
     key: str
@@ -31,12 +31,13 @@ class Format:
     signature: re.Pattern[str] | None = None
     reader: Callable[[Sink], Feed] | None = None
     base: int | None = None
+    own_clock: bool = False
     magic: Callable[[bytes], bool] | None = None
     read: Callable[[Path, Sink], None] | None = None
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
-MODULES = ("torch_imagenet",)
+MODULES = ("mlperf", "torch_imagenet")
 
 
 def formats() -> list[Format]:

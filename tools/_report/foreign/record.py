@@ -215,8 +215,22 @@ class Sink:
             value = value.strip()[:300]
         self._owner().facts.setdefault(key, Value(value, self.line))
 
-    def start(self) -> None:
-        """A process of the run starts here: its first, a resumed one, or that of a new run."""
+    def stated(self, key: str) -> float | int | str | None:
+        """What the run has stated under `key` so far."""
+        found = self._run.facts.get(key)
+        return found.value if found else None
+
+    def start(self, new: bool = False) -> None:
+        """A process of the run starts here: its first, a resumed one, or that of a new run.
+
+        new: the format says that it is a new run. What a start without records stated is dropped.
+        """
+        if new:
+            run = self._run
+            if run.epochs or any(run.evals.values()) or run.stated_start_s is not None:
+                self._next_run()
+                self._run.facts.clear()
+            return
         if self._start_pending is not None:
             return
         self._start_pending = self.line
@@ -298,6 +312,18 @@ class Sink:
         for name, value in drawn.items():
             if value is not None and (not whole or name == "rate"):
                 run.curves.setdefault(name, Curve()).add(epoch, value)
+
+    def trained(self, label: int) -> None:
+        """The log lists, out of its order, that epoch `label` was trained, and no more of it."""
+        label = self._checked_label(label)
+        run = self._run
+        if self._given_base is None and label == 0:
+            self._base = 0
+        if (not run.epochs or run.epochs[-1].label < label) and len(run.epochs) < MAX_EPOCHS:
+            run.epochs.append(
+                TrainPoint(self.line, label, label + 1.0, None, True, None, None, None)
+            )
+            self._owner()
 
     def eval(
         self,
