@@ -1,0 +1,143 @@
+"""Logs of MLPerf, DLLogger, timm, torchvision, DeiT, Swin and mmpretrain: figures and traps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools._report.foreign.figures import Figures, at_mark, figures
+from tools._report.foreign.read import ForeignFile, read_file
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[[str], ForeignFile]:
+    def reading(text: str) -> ForeignFile:
+        path = tmp_path / "any name.dat"
+        path.write_text(text, encoding="utf-8")
+        found = read_file(path)
+        assert found is not None
+        return found
+
+    return reading
+
+
+def only(found: ForeignFile, key: str) -> Figures:
+    assert found.format.key == key
+    assert len(found.runs) == 1
+    return figures(found.runs[0])
+
+
+# ---- MLPerf ----------------------------------------------------------------------------------
+
+
+def mllog(key: str, value: object, seconds: float, **meta: object) -> str:
+    data = {"namespace": "", "time_ms": int(seconds * 1000), "event_type": "POINT_IN_TIME"}
+    meta = {"file": "/w/fit.py", "lineno": 1, **meta}
+    return ":::MLLOG " + json.dumps({**data, "key": key, "value": value, "metadata": meta})
+
+
+def mlperf_run(
+    epochs: int = 6, start: float = 1.6e9, seed: int = 3, status: str = "success"
+) -> str:
+    lines = [mllog("submission_benchmark", "resnet", start - 60)]
+    lines += [mllog("init_start", None, start - 50)] * 4
+    lines += [mllog("seed", seed, start - 40), mllog("global_batch_size", 512, start - 40)]
+    lines += [mllog("run_start", None, start)]
+    for epoch in range(1, epochs + 1):
+        at = start + 700 * epoch
+        lines.append(f"2001-02-03 04:05:{epoch:02d},678 Node[0] Epoch[{epoch - 1}] Time cost=61")
+        lines.append(mllog("epoch_stop", None, at, epoch_num=epoch))
+        lines.append(mllog("tracked_stats", {"imgs_sec": 1000.0 + epoch}, at, step=epoch))
+        lines.append(mllog("throughput", 1000.0 + epoch, at))
+        if epoch % 2 == 0:
+            lines.append(mllog("eval_accuracy", epoch / 10, at + 10, epoch_num=epoch))
+    lines.append(mllog("run_stop", None, start + 700 * epochs + 11, status=status))
+    return "\n".join(lines) + "\n"
+
+
+def test_mlperf_figures(read: Callable[[str], ForeignFile]) -> None:
+    found = read(mlperf_run())
+    got = only(found, "mlperf")
+    assert (got.epochs_trained, got.first_label, got.last_label, got.evals) == (6, 1, 6, 3)
+    assert got.final is not None and got.final.top1 == pytest.approx(60) and got.final.label == 6
+    assert got.rate is not None and (got.rate.n, got.rate.mean) == (5, 1004)
+    assert got.rate.scope == "all cards" and got.rate.all_cards == 1004
+    assert got.span_s == pytest.approx(4211) and got.last_train_loss is None
+    mark = at_mark(found.runs[0], 3600)
+    assert mark.eval is not None and mark.eval.label == 4
+    assert found.runs[0].status == "success"
+    assert found.runs[0].facts["global_batch"].value == 512
+    assert found.rejected_count == 0
+
+
+def test_mlperf_starts_in_one_file(read: Callable[[str], ForeignFile]) -> None:
+    crashed = mllog("init_start", None, 5e8) + "\n" + mllog("run_start", None, 5e8) + "\n"
+    text = crashed + mlperf_run(2, 1.5e9, seed=7, status="aborted") + mlperf_run(4)
+    found = read(text)
+    assert [figures(run).epochs_trained for run in found.runs] == [2, 4]
+    assert [run.facts["seed"].value for run in found.runs] == [7, 3]
+    assert [run.status for run in found.runs] == ["aborted", "success"]
+    assert figures(found.runs[0]).span_s == pytest.approx(1411)
+    assert figures(found.runs[1]).span_s == pytest.approx(2811)
+    assert found.empty_starts == 1
+
+
+def test_mlperf_prefixes_glued_lines_and_a_cut_last_line(
+    read: Callable[[str], ForeignFile],
+) -> None:
+    lines = mlperf_run().splitlines()
+    glued = "".join(
+        f"[1,0]<stdout>:{a}{b}\n" for a, b in zip(lines[::2], lines[1::2], strict=False)
+    )
+    found = read(glued + lines[-1][:-30])
+    assert only(found, "mlperf").epochs_trained == 6
+    assert found.rejected_count == 1
+
+
+def test_mlperf_0_6_without_epochs(read: Callable[[str], ForeignFile]) -> None:
+    def mll(seconds: float, key: str, value: object = None, **meta: object) -> str:
+        return f":::MLL {seconds} {key}: " + json.dumps({"value": value, "metadata": meta})
+
+    lines = [mll(0.0, "submission_benchmark", "resnet"), mll(1.5e9, "run_start")]
+    for last in (4, 8, 12):
+        lines.append(mll(1.5e9 + last, "block_start", first_epoch_num=last, epoch_count=4))
+        lines.append(mll(1.5e9 + last + 3, "eval_accuracy", last / 20, epoch_num=last))
+        lines.append(mll(1.5e9 + last + 3, "block_stop", first_epoch_num=last))
+    lines.append(mll(1.5e9 + 20, "run_stop", status="success"))
+    got = only(read("\n".join(lines)), "mlperf")
+    assert (got.epochs_trained, got.evals, got.span_s) == (12, 3, 20)
+    assert got.best is not None and got.best.top1 == pytest.approx(60)
+
+
+@pytest.mark.parametrize("listed_last", [False, True])
+def test_mlperf_0_5(read: Callable[[str], ForeignFile], listed_last: bool) -> None:
+    def mlp(seconds: float, rest: str) -> str:
+        return f":::MLPv0.5.0 resnet {1.5e9 + seconds} (bench.py:12) {rest}"
+
+    lines = [mlp(-9e6, "run_clear_caches"), mlp(0, "run_start"), mlp(1, "eval_offset: 0")]
+    for epoch in range(4):
+        if not listed_last:
+            lines.append(mlp(epoch * 100, f"train_epoch: {epoch}"))
+        if epoch % 2:
+            value = {"value": epoch / 10, "epoch": epoch}
+            lines.append(mlp(epoch * 100 + 90, f"eval_accuracy: {json.dumps(value)}"))
+    if listed_last:
+        lines += [mlp(399, f"train_epoch: {epoch}") for epoch in range(4)]
+        lines.append(mlp(399, 'train_epoch: "4, but only a part"'))
+    lines += [mlp(400, 'run_stop: {"success": "true"}'), mlp(401, "run_final")]
+    found = read("\n".join(lines))
+    got = only(found, "mlperf")
+    assert (got.epochs_trained, got.evals, got.span_s) == (4, 2, 400)
+    assert got.final is not None and (got.final.label, got.final.epoch) == (3, 4)
+    assert found.runs[0].status == "success"
+
+
+def test_mlperf_impossible_accuracy_is_rejected(read: Callable[[str], ForeignFile]) -> None:
+    text = mlperf_run() + mllog("eval_accuracy", 75.2, 1.7e9, epoch_num=7)
+    text = text.replace(text.splitlines()[-2] + "\n", "")  # the run has not stopped
+    found = read(text)
+    assert only(found, "mlperf").evals == 3
+    assert found.rejected_count == 1 and "7520" in found.rejected[0][1]
