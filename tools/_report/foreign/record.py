@@ -190,6 +190,8 @@ class Sink:
         self._seen: deque[tuple[object, ...]] = deque(maxlen=REMEMBERED)
         self._run = ForeignRun()
         self._start_pending: int | None = None
+        self._pending_facts: dict[str, Value] = {}
+        self._pending_begin: float | None = None
         self._labels: set[int] = set()
         self._label: int | None = None
         self._step: float | None = None
@@ -213,7 +215,8 @@ class Sink:
             raise BadRecord(f"{key} is {value!r}")
         if isinstance(value, str):
             value = value.strip()[:300]
-        self._owner().facts.setdefault(key, Value(value, self.line))
+        facts = self._pending_facts if self._undecided() else self._owner().facts
+        facts.setdefault(key, Value(value, self.line))
 
     def stated(self, key: str) -> float | int | str | None:
         """What the run has stated under `key` so far."""
@@ -234,6 +237,7 @@ class Sink:
         if self._start_pending is not None:
             return
         self._start_pending = self.line
+        self._seen.clear()
         self._clock.pause()
 
     def clock(self, seconds: float, dated: bool = True) -> None:
@@ -241,6 +245,8 @@ class Sink:
         if not math.isfinite(seconds) or abs(seconds) > 1e14:
             raise BadRecord("the time stamp is not a possible time")
         now = self._clock.at(seconds, dated)
+        if self._undecided():
+            return
         run = self._run
         run.timed = True
         if run.first_stamp_s is None and self._start_pending is None:
@@ -249,7 +255,9 @@ class Sink:
 
     def begin(self) -> None:
         """The run's own statement that its time starts at the current line."""
-        if self._run.stated_start_s is None:
+        if self._undecided():
+            self._pending_begin = self._clock.seconds
+        elif self._run.stated_start_s is None:
             self._run.stated_start_s = self._clock.seconds
 
     def train(
@@ -398,6 +406,11 @@ class Sink:
             raise BadRecord(f"epoch {label} is not possible")
         return label
 
+    def _undecided(self) -> bool:
+        """Whether a start after records waits for the record that tells what it is."""
+        run = self._run
+        return self._start_pending is not None and bool(run.epochs or any(run.evals.values()))
+
     def _owner(self) -> ForeignRun:
         """The run that a statement belongs to: after a start with records before it, a new one."""
         self._run.first_line = self._run.first_line or self.line
@@ -433,6 +446,10 @@ class Sink:
         elif self._start_pending is not None and not trained and run.first_line:
             self.empty_starts += self._start_pending > run.first_line and not run.facts
         self._start_pending = None
+        for key, value in self._pending_facts.items():
+            self._run.facts.setdefault(key, value)
+        self._pending_facts.clear()
+        self._pending_begin = None
         if label != self._label:
             self._steps_seen = 0
         self._label, self._step = label, step if step is not None else self._step
@@ -444,15 +461,10 @@ class Sink:
         self._owner()
 
     def _next_run(self) -> None:
-        facts = self._run.facts
-        later = {
-            k: v for k, v in facts.items() if self._start_pending and v.line >= self._start_pending
-        }
-        for key in later:
-            del facts[key]
-        timed = self._run.timed
-        self.runs.append(self._run)
-        self._run = ForeignRun(facts=later or dict(facts), timed=timed)
+        old = self._run
+        self.runs.append(old)
+        facts = dict(self._pending_facts or old.facts)
+        self._run = ForeignRun(facts=facts, timed=old.timed, stated_start_s=self._pending_begin)
         self._seen.clear()
         self._label = self._step = None
 
