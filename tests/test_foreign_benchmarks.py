@@ -141,3 +141,114 @@ def test_mlperf_impossible_accuracy_is_rejected(read: Callable[[str], ForeignFil
     found = read(text)
     assert only(found, "mlperf").evals == 3
     assert found.rejected_count == 1 and "7520" in found.rejected[0][1]
+
+
+# ---- DLLogger --------------------------------------------------------------------------------
+
+
+def dlll(at: float, step: object, prefix: str = "DLLL ", **data: object) -> str:
+    data = {key.replace("__", "."): value for key, value in data.items()}
+    head = {"timestamp": f"{1.6e9 + at:.6f}", "datetime": "2020-09-13 12:00:00.000000"}
+    return prefix + json.dumps(
+        {**head, "elapsedtime": "1.0", "type": "LOG", "step": step} | {"data": data}
+    )
+
+
+def dlll_run(first: int = 0, last: int = 3, at: float = 0, prefix: str = "DLLL ") -> str:
+    settings_of_run = {"arch": "resnet50", "world_size": 8, "batch_size": 256, "resume": ""}
+    lines = [dlll(at, "PARAMETER", prefix, **settings_of_run, epochs=4, seed=None, amp=True)]
+    for epoch in range(first, last):
+        for step in (100, 200):
+            at += 400
+            loss = 7 - epoch - step / 1000
+            lines.append(
+                dlll(at, [epoch, step], prefix, train__loss=loss, train__total_ips=5000 + epoch)
+            )
+            more = {"lr": 0.1, "train__data_time": 0.01, "train__compute_time": 0.09}
+            lines.append(dlll(at, [epoch, step], prefix, train__compute_ips=9e9, **more))
+        lines.append(dlll(at, [epoch, 0, 10], prefix, val__top1=99.0, val__top5=99.5))
+        both = {"train__loss": 6.5 - epoch, "train__total_ips": 5010.0 + epoch}
+        val = {"val__top1": 10.0 * (epoch + 1), "val__top5": 90.0, "val__loss": 0.0}
+        lines.append(dlll(at + 10, [epoch], prefix, **both, **val))
+        lines.append(dlll(at + 10, [epoch], prefix, lr=0.1, val__compute_ips=1.0))
+    lines.append(dlll(at + 20, [], prefix, train__loss=5.5, val__top1=30.0, val__loss=0.5))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("prefix", ["DLLL ", ""])
+def test_dllogger_figures(read: Callable[[str], ForeignFile], prefix: str) -> None:
+    found = read(dlll_run(prefix=prefix))
+    got = only(found, "dllogger")
+    assert (got.epochs_trained, got.first_label, got.last_label, got.evals) == (3, 0, 2, 3)
+    assert got.final is not None
+    assert (got.final.top1, got.final.top5, got.final.loss, got.final.label) == (30, 90, 0, 2)
+    assert got.last_train_loss is not None and got.last_train_loss.value == 4.5
+    assert got.rate is not None and (got.rate.n, got.rate.mean) == (2, 5011.5)
+    assert got.rate.scope == "all cards" and got.span_s == pytest.approx(2420)
+    run = found.runs[0]
+    assert (run.cards, run.facts["model"].value) == (8, "resnet50") and "seed" not in run.facts
+    assert run.remarks == {} and run.curves["wait"].y[0] == pytest.approx(0.1)
+    mark = at_mark(run, 1200)
+    assert mark.eval is not None and mark.eval.label == 0
+
+
+def test_dllogger_resumed_in_the_same_file(read: Callable[[str], ForeignFile]) -> None:
+    found = read(dlll_run(0, 3) + dlll_run(2, 4, at=90_000))
+    got = only(found, "dllogger")
+    assert (got.epochs_trained, got.evals) == (4, 4)
+    assert any("went on from an earlier epoch" in text for text in found.runs[0].remarks)
+    assert got.span_s == pytest.approx(2420 + 1620)
+
+
+def test_dllogger_starts_of_two_runs(read: Callable[[str], ForeignFile]) -> None:
+    second = dlll_run(0, 1, at=90_000).replace("resnet50", "resnext101")
+    found = read(dlll_run() + second)
+    assert [run.facts["model"].value for run in found.runs] == ["resnet50", "resnext101"]
+    assert [figures(run).span_s for run in found.runs] == pytest.approx([2420, 820])
+
+
+def test_dllogger_on_stdout(read: Callable[[str], ForeignFile]) -> None:
+    def dll(second: int, step: str, **data: object) -> str:
+        pairs = "  ".join(f"{key.replace('__', '.')} : {value} " for key, value in data.items())
+        return f"0: DLL 2021-05-06 23:59:{second:02d}.123456 - {step} {pairs}"
+
+    lines = [
+        dll(0, "PARAMETER", arch="resnet50", world_size=4, batch_size=32, seed=None, amp=False)
+    ]
+    for epoch in range(2):
+        step = f"Epoch: {epoch} Iteration: 5 "
+        lines.append(dll(epoch * 20 + 5, step, train__loss="6.9", train__total_ips="80.5 img/s"))
+        lines.append(dll(epoch * 20 + 6, step + "Validation Iteration: 3 ", val__top1="9.9 %"))
+        whole_epoch = {"train__loss": "6.8", "train__total_ips": f"{90 + epoch} img/s"}
+        val = {"val__top1": "0.00 %", "val__top5": "1.50 %", "val__loss": "6.90000"}
+        lines.append(dll(epoch * 20 + 9, f"Epoch: {epoch} ", **whole_epoch, **val))
+    lines.append(dll(50, "Summary:", train__loss="6.85", val__top1="0.00 %"))
+    found = read("\n".join(lines))
+    got = only(found, "dllogger")
+    assert (got.epochs_trained, got.evals, got.span_s) == (2, 2, 50)
+    assert got.final is not None and (got.final.top1, got.final.top5) == (0, 1.5)
+    assert got.rate is not None and got.rate.mean == 91
+    assert "precision" not in found.runs[0].facts
+
+
+def test_dllogger_fractions_of_mxnet_paddle_and_tensorflow(
+    read: Callable[[str], ForeignFile],
+) -> None:
+    mxnet = {"train__loss": 2.0, "train__ips": 900.0, "val__accuracy": 0.75}
+    mxnet |= {"val__top_k_accuracy_5": 0.9, "val__ips": 1.0}
+    got = only(read(dlll(1, [0], **mxnet)), "dllogger")
+    assert got.final is not None and (got.final.top1, got.final.top5) == (75, 90)
+    assert got.rate is not None and got.rate.mean == 900
+
+    paddle = [dlll(1, [0], train__loss=2.0, train__ips=900.0, train__epoch_time=5.0)]
+    paddle.append(dlll(2, [0], val__loss=1.0, val__top1=0.005, val__top5=0.01, val__ips=1.0))
+    got = only(read("\n".join(paddle)), "dllogger")
+    assert got.final is not None and (got.final.top1, got.final.loss) == (0.5, 1)
+
+    tensorflow = [dlll(1, [0, 30], imgs_per_sec=800.0, total_loss=3.0, learning_rate=0.1)]
+    tensorflow.append(dlll(2, [0], total_loss=2.5, learning_rate=0.1))
+    tensorflow.append(dlll(3, [], top1_accuracy=0.7, top5_accuracy=0.9))
+    got = only(read("\n".join(tensorflow)), "dllogger")
+    assert got.final is not None and got.final.top1 == 70
+    assert got.last_train_loss is not None and got.last_train_loss.value == 2.5
+    assert not got.last_loss_is_mean and got.rate is not None and got.rate.mean == 800
