@@ -252,3 +252,94 @@ def test_dllogger_fractions_of_mxnet_paddle_and_tensorflow(
     assert got.final is not None and got.final.top1 == 70
     assert got.last_train_loss is not None and got.last_train_loss.value == 2.5
     assert not got.last_loss_is_mean and got.rate is not None and got.rate.mean == 800
+
+
+# ---- timm ------------------------------------------------------------------------------------
+
+
+def timm_epoch(epoch: int, top1: float, steps: int = 300, last: int = 48, ema: bool = False) -> str:
+    lines = []
+    for step in (0, 150, steps - 1):
+        rate = 100.0 + epoch + step / 1000
+        lines.append(
+            f"Train: {epoch} [{step:>4d}/{steps} ({100 * step // steps:>3d}%)]  "
+            f"Loss: {9 - epoch:#.4g} ({8 - epoch - step / 1000:#.3g})  "
+            f"Time: 0.500s, {5.0:>7.2f}/s  (0.400s, {rate:>7.2f}/s)  "
+            f"LR: 1.000e-03  Data: 0.010 (0.100)"
+        )
+    for name in ("Test", "Test (EMA)") if ema else ("Test",):
+        for step in (0, 40, last):
+            shown = top1 + (1 if "EMA" in name else 0)
+            lines.append(
+                f"{name}: [{step:>4d}/48]  Time: 0.1 (0.2)  Loss:  1.5 (1.2500)  "
+                f"Acc@1: 99.0 ({shown if step == last else 7:>7.4f})  Acc@5: 99.9 ( 95.5000)"
+            )
+    lines.append("Current checkpoints:\n ('./output/checkpoint-0.pth.tar', 11.0)\n")
+    return "\n".join(lines) + "\n"
+
+
+def test_timm_figures_each_line_twice(read: Callable[[str], ForeignFile]) -> None:
+    head = "Training in distributed mode with multiple processes, 1 GPU per process. Process 0, "
+    text = head + "total 4.\nModel vit_small created, param count:22050664\nScheduled epochs: 310\n"
+    text += "".join(timm_epoch(epoch, 10.5 * epoch) for epoch in range(7, 10))
+    text += "*** Best metric: 94.5 (epoch 9)\n"
+    twice = "".join(f"INFO:train:{line}\n{line}\n" for line in text.splitlines())
+    found = read(twice)
+    got = only(found, "timm")
+    assert (got.epochs_trained, got.first_label, got.last_label, got.evals) == (3, 7, 9, 3)
+    assert got.final is not None
+    assert (got.final.top1, got.final.top5, got.final.loss) == (94.5, 95.5, 1.25)
+    assert got.last_train_loss is not None and got.last_train_loss.value == pytest.approx(-1.3)
+    assert got.last_loss_is_mean
+    assert got.rate is not None and (got.rate.n, got.rate.scope) == (2, "all cards")
+    assert got.rate.mean == pytest.approx(108.8, abs=0.01) and got.span_s is None
+    run = found.runs[0]
+    facts = {key: fact.value for key, fact in run.facts.items()}
+    assert facts == {"cards": 4, "model": "vit_small", "epochs": 310} and run.remarks == {}
+    assert run.curves["wait"].y[0] == pytest.approx(0.25)
+
+
+def test_timm_ema_is_a_series_of_its_own(read: Callable[[str], ForeignFile]) -> None:
+    found = read("".join(timm_epoch(epoch, 20.0 + epoch, ema=True) for epoch in range(2)))
+    assert only(found, "timm").series == ""
+    assert {name: len(evals) for name, evals in found.runs[0].evals.items()} == {"": 2, "EMA": 2}
+    ema = figures(found.runs[0], "EMA")
+    assert ema.final is not None and (ema.final.top1, ema.final.label) == (22, 1)
+
+
+def test_timm_test_lines_counted_to_the_end_and_an_evaluation_cut_off(
+    read: Callable[[str], ForeignFile],
+) -> None:
+    text = "".join(timm_epoch(epoch, 30.0 + epoch, last=47) for epoch in range(3))
+    cut = text[: text.rindex("Test: [  47/48]")]
+    got = only(read(cut), "timm")
+    assert (got.epochs_trained, got.evals) == (3, 2)
+    assert got.final is not None and (got.final.top1, got.final.label) == (31, 1)
+
+
+def test_timm_summary(read: Callable[[str], ForeignFile]) -> None:
+    text = "epoch,train_loss,train_lr,eval_loss,eval_prec1,eval_prec5,time\n"
+    for epoch in range(3):
+        row = f'{epoch},{6 - epoch},"[0.1, 0.3]",1.5,{0.5 + epoch},{9.0 + epoch}'
+        text += f"{row},{1.6e9 + 3000 * epoch}\n"
+    found = read(text + "3,2.5")
+    got = only(found, "timm-summary")
+    assert (got.epochs_trained, got.evals, got.span_s) == (3, 3, 6000)
+    assert got.final is not None and (got.final.top1, got.final.top5) == (2.5, 11)
+    assert got.last_train_loss is not None and got.last_train_loss.value == 4
+    assert list(found.runs[0].curves["lr"].y) == pytest.approx([0.2] * 3)
+    assert found.rejected_count == 1
+    mark = at_mark(found.runs[0], 3600)
+    assert mark.eval is not None and mark.eval.label == 1
+
+
+def test_timm_summary_with_a_second_header_and_a_duration(
+    read: Callable[[str], ForeignFile],
+) -> None:
+    head = "epoch,time,train_loss,eval_loss,eval_top1,eval_top5,lr\n"
+    text = head + "0,900.5,6.0,5.0,1.0,5.0,0.1\n1,900.5,5.0,4.0,2.0,6.0,0.1\n"
+    text += head + "1,900.5,5.5,4.5,2.5,6.5,0.1\n2,900.5,nan,,,,0.1\n"
+    found = read(text)
+    got = only(found, "timm-summary")
+    assert (got.epochs_trained, got.evals, got.span_s) == (3, 2, None)
+    assert got.final is not None and got.final.top1 == 2.5

@@ -37,7 +37,7 @@ class Format:
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
-MODULES = ("mlperf", "dllogger", "torch_imagenet")
+MODULES = ("mlperf", "dllogger", "timm", "torch_imagenet")
 
 
 def formats() -> list[Format]:
