@@ -246,12 +246,18 @@ class Sink:
             raise BadRecord("the time stamp is not a possible time")
         now = self._clock.at(seconds, dated)
         if self._undecided():
+            self._pending_timed = True
             return
         run = self._run
         run.timed = True
         if run.first_stamp_s is None and self._start_pending is None:
             run.first_stamp_s = now
         run.last_stamp_s = now
+
+    @property
+    def timed(self) -> bool:
+        """Whether the run has had a time stamp."""
+        return self._run.timed
 
     def begin(self) -> None:
         """The run's own statement that its time starts at the current line."""
@@ -449,7 +455,7 @@ class Sink:
         for key, value in self._pending_facts.items():
             self._run.facts.setdefault(key, value)
         self._pending_facts.clear()
-        self._pending_begin = None
+        self._pending_begin, self._pending_timed = None, False
         if label != self._label:
             self._steps_seen = 0
         self._label, self._step = label, step if step is not None else self._step
@@ -464,7 +470,10 @@ class Sink:
         old = self._run
         self.runs.append(old)
         facts = dict(self._pending_facts or old.facts)
-        self._run = ForeignRun(facts=facts, timed=old.timed, stated_start_s=self._pending_begin)
+        timed = old.timed and old.stated_end_s is None
+        if self._start_pending is not None:
+            timed = self._pending_timed
+        self._run = ForeignRun(facts=facts, timed=timed, stated_start_s=self._pending_begin)
         self._seen.clear()
         self._label = self._step = None
 
