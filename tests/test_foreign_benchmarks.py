@@ -343,3 +343,230 @@ def test_timm_summary_with_a_second_header_and_a_duration(
     got = only(found, "timm-summary")
     assert (got.epochs_trained, got.evals, got.span_s) == (3, 2, None)
     assert got.final is not None and got.final.top1 == 2.5
+
+
+# ---- torchvision, DeiT, Swin -----------------------------------------------------------------
+
+
+def meter_line(epoch: int, step: int, rate: str = "", steps: int = 100, loss: float = 5.0) -> str:
+    return (
+        f"Epoch: [{epoch}]  [{step:>3d}/{steps}]  eta: 0:10:20  lr: 0.5{rate}  loss: 9.9 ({loss})  "
+        f"acc1: 1.0 (2.0)  acc5: 3.0 (4.0)  time: 0.5000  data: 0.1000  max mem: 12000\n"
+    )
+
+
+def torchvision_run(epochs: int = 3, batch: int = 32, ema: bool = True) -> str:
+    text = "| distributed init (rank 0): env://\n"
+    text += f"Namespace(amp=True, batch_size={batch}, data_path='/d', epochs={epochs}, lr=0.5, "
+    text += "model='resnet50', opt='sgd', resume='', seed=None, world_size=8)\n"
+    for epoch in range(epochs):
+        for step in (0, 50):
+            text += meter_line(epoch, step, f"  img/s: {300 + epoch + step}", loss=6.5 - epoch)
+        text += f"Epoch: [{epoch}] Total time: 0:12:34\n"
+        text += (
+            "Test:   [ 0/20]  eta: 0:00:22  loss: 0.7 (0.7)  acc1: 99.0 (99.0)  acc5: 100 (100)\n"
+        )
+        text += f"Test:  Total time: 0:00:02\nTest:  Acc@1 {40.5 + epoch:.3f} Acc@5 70.000\n"
+        text += f"Test: EMA Acc@1 {41.5 + epoch:.3f} Acc@5 71.000\n" if ema else ""
+    return text + "Training time 1 day, 2:03:04\n"
+
+
+def test_torchvision_figures(read: Callable[[str], ForeignFile]) -> None:
+    found = read(torchvision_run())
+    got = only(found, "torchvision")
+    assert (got.epochs_trained, got.evals, got.series) == (3, 3, "")
+    assert got.final is not None and (got.final.top1, got.final.top5) == (42.5, 70)
+    ema = figures(found.runs[0], "EMA")
+    assert ema.best is not None and (ema.best.top1, ema.best.label) == (43.5, 2)
+    assert got.last_train_loss is not None and got.last_train_loss.value == 4.5
+    assert got.rate is not None and (got.rate.n, got.rate.scope) == (4, "per card")
+    assert got.rate.mean == 326.5 and got.rate.all_cards == 326.5 * 8
+    assert got.span_s == 93784
+    assert at_mark(found.runs[0], 3600).eval is None
+    facts = {key: fact.value for key, fact in found.runs[0].facts.items()}
+    assert (facts["cards"], facts["batch_per_card"], facts["precision"]) == (8, 32, "amp")
+    assert "resumed_from" not in facts and "seed" not in facts
+
+
+def test_torchvision_two_runs_in_one_file(read: Callable[[str], ForeignFile]) -> None:
+    old = torchvision_run(2, batch=16, ema=False).replace("Test:  Acc@1", " * Acc@1")
+    found = read(old + torchvision_run(3, batch=64))
+    assert [figures(run).epochs_trained for run in found.runs] == [2, 3]
+    assert [run.facts["batch_per_card"].value for run in found.runs] == [16, 64]
+    assert [figures(run).span_s for run in found.runs] == [93784, 93784]
+    assert not any("clock" in text for run in found.runs for text in run.remarks)
+    assert [at_mark(run, 3600).eval for run in found.runs] == [None, None]
+
+
+def test_convnext_names_the_scores_after_them(read: Callable[[str], ForeignFile]) -> None:
+    text = ""
+    for epoch in range(2):
+        text += meter_line(epoch, 0, loss=7.0) + meter_line(epoch, 99, loss=6.9)
+        text += "Averaged stats: lr: 0.5  loss: 6.7 (6.8)\n"
+        text += f"* Acc@1 {epoch + 30}.125 Acc@5 60.000 loss 2.500\n"
+        text += "Accuracy of the model on the 50000 test images: 30.1%\nMax accuracy: 30.13%\n"
+        text += f"* Acc@1 {epoch + 35}.250 Acc@5 65.000 loss 2.250\n"
+        text += "Accuracy of the model EMA on 50000 test images: 35.2%\nMax EMA accuracy: 35%\n"
+    found = read(text)
+    got = only(found, "deit")
+    assert got.final is not None and (got.final.top1, got.final.loss) == (31.125, 2.5)
+    ema = figures(found.runs[0], "EMA")
+    assert ema.evals == 2 and ema.final is not None and ema.final.top1 == 36.25
+    assert got.last_train_loss is not None and got.last_train_loss.value == 6.8
+    assert got.rate is None and got.step_s == 0.5
+    assert found.runs[0].facts["val_images"].value == 50000 and found.runs[0].remarks == {}
+
+
+def test_deit_log_txt(read: Callable[[str], ForeignFile]) -> None:
+    rows = []
+    for epoch in range(4):
+        scores = {"test_loss": 1.5, "test_acc1": 0.5 + epoch, "test_acc5": 50.0}
+        ema = {"test_loss_ema": 1.4, "test_acc1_ema": 1.5 + epoch, "test_acc5_ema": 51.0}
+        train = {"train_lr": 0.1, "train_loss": 6.0 - epoch}
+        rows.append(
+            json.dumps({**train, **scores, **ema, "epoch": epoch, "n_parameters": 22050664})
+        )
+    text = "\n".join(rows[:3]) + "\n"
+    text += "\n".join(row.replace('"train_loss": ', '"train_loss": 1') for row in rows[2:])
+    found = read(text + '\n{"train_lr": 0.1, "train_lo')
+    got = only(found, "deit-json")
+    assert (got.epochs_trained, got.evals, found.rejected_count) == (4, 4, 1)
+    assert got.final is not None and (got.final.top1, got.final.label) == (3.5, 3)
+    ema_figures = figures(found.runs[0], "ema")
+    assert ema_figures.final is not None and ema_figures.final.top1 == 4.5
+    assert got.last_train_loss is not None and got.last_train_loss.value == 13
+    assert found.runs[0].facts["parameters"].value == 22050664
+
+
+def test_mae_pretraining_has_no_scores(read: Callable[[str], ForeignFile]) -> None:
+    got = only(read('{"train_lr": 0.1, "train_loss": NaN, "epoch": 0}\n'), "deit-json")
+    assert (got.epochs_trained, got.evals, got.final) == (1, 0, None)
+    assert (
+        got.last_train_loss is not None and got.last_train_loss.value != got.last_train_loss.value
+    )
+
+
+def test_swin_over_midnight(read: Callable[[str], ForeignFile]) -> None:
+    def info(at: int, text: str) -> str:
+        day, second = divmod(at + 86000, 86400)
+        time = f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
+        head = f"\x1b[32m[2022-03-0{1 + day} {time} swin_t]\x1b[0m\x1b[33m(main.py 12)\x1b[0m"
+        return f"{head}: INFO {text}\n"
+
+    text = info(0, "Creating model:swin/swin_tiny") + "  BATCH_SIZE: 128\n"
+    for epoch in range(3):
+        for step in (0, 10):
+            text += info(
+                epoch * 1500 + 100 + step,
+                f"Train: [{epoch}/300][{step}/11]\teta 1:02:03 lr 0.001\ttime 9.9 ({0.5 + epoch})\t"
+                f"loss 9.9 ({6 - epoch})\tgrad_norm 1.0 (1.0)\tmem 99MB",
+            )
+        text += info(epoch * 1500 + 1400, f"EPOCH {epoch} training takes 0:21:00")
+        text += info(
+            epoch * 1500 + 1450, "Test: [0/98]\tTime 1.0 (1.0)\tLoss 0.5 (0.5)\tAcc@1 99 (99)"
+        )
+        text += info(epoch * 1500 + 1490, f" * Acc@1 {epoch + 1}.500 Acc@5 9.000")
+        text += info(epoch * 1500 + 1490, "Accuracy of the network on the 50000 test images: 1.5%")
+    found = read(text)
+    got = only(found, "swin")
+    assert (got.epochs_trained, got.evals, got.step_s) == (3, 3, 2.0)
+    assert got.final is not None and (got.final.top1, got.final.label) == (3.5, 2)
+    assert got.last_train_loss is not None and got.last_train_loss.value == 4
+    assert got.span_s is not None and 4000 < got.span_s <= 4490 and got.rate is None
+    mark = at_mark(found.runs[0], 3600)
+    assert mark.eval is not None and mark.eval.label == 1
+    facts = {key: fact.value for key, fact in found.runs[0].facts.items()}
+    assert facts["model"] == "swin_tiny" and facts["batch_per_card"] == 128
+
+
+# ---- mmpretrain ------------------------------------------------------------------------------
+
+
+def test_mmpretrain_text(read: Callable[[str], ForeignFile]) -> None:
+    def info(hour: int, minute: int, text: str) -> str:
+        time = f"2023/01/0{2 + hour // 24} {hour % 24:02d}:{minute:02d}:00"
+        return f"{time} - mmengine - INFO - {text}\n"
+
+    text = info(22, 0, "\n-----\nSystem environment:\n    GPU number: 8\n")
+    text += info(22, 0, "Config:\ntest_dataloader = dict(\n    batch_size=99,\n    x=1)")
+    text += "train_cfg = dict(by_epoch=True, max_epochs=100)\n"
+    text += "train_dataloader = dict(\n    batch_size=32,\n    num_workers=5)\n"
+    for epoch in (1, 2, 3):
+        for step in (100, 200):
+            text += info(
+                22 + epoch,
+                step // 100,
+                f"Epoch(train)   [{epoch}][ {step}/250]  lr: 1.0000e-01  eta: 1 day, 2:03:04  "
+                f"time: {epoch}.2500  data_time: 0.2500  memory: 5000  loss: {7 - epoch}.{step}",
+            )
+        text += info(22 + epoch, 5, f"Epoch(val) [{epoch}][10/98]    eta: 0:00:10  time: 0.1")
+        text += info(
+            22 + epoch,
+            6,
+            f"Epoch(val) [{epoch}][98/98]    accuracy/top1: {epoch}.5000  accuracy/top5: 9.5000"
+            f"data_time: 0.1  time: 0.2",
+        )
+    found = read(text)
+    got = only(found, "mmpretrain")
+    assert (got.epochs_trained, got.first_label, got.evals) == (3, 1, 3)
+    assert got.final is not None
+    assert (got.final.top1, got.final.top5, got.final.label, got.final.epoch) == (3.5, 9.5, 3, 3)
+    assert got.last_train_loss is not None and got.last_train_loss.value == 4.2
+    assert not got.last_loss_is_mean and got.step_s == 2.75 and got.rate is None
+    assert got.span_s == 3 * 3600 + 360
+    facts = {key: fact.value for key, fact in found.runs[0].facts.items()}
+    assert facts == {"cards": 8, "epochs": 100, "batch_per_card": 32}
+
+
+def test_mmcls_text(read: Callable[[str], ForeignFile]) -> None:
+    text = "2021-05-06 10:00:00,123 - mmcls - INFO - data = dict(\n    samples_per_gpu=64,\n"
+    for epoch in (1, 2):
+        head = f"2021-05-06 1{epoch}:00:00,123 - mmcls - INFO - "
+        text += f"{head}Epoch [{epoch}][100/150]\tlr: 1.0e-01, eta: 0:10:00, time: 0.500, "
+        text += f"data_time: 0.1, memory: 9, loss: 5.5, top-1: 99.0\n{head}Saving checkpoint\n"
+        text += (
+            f"{head}Epoch(val) [{epoch}][98]\taccuracy_top-1: {epoch}0.25, accuracy_top-5: 70.5\n"
+        )
+    found = read(text)
+    got = only(found, "mmpretrain")
+    assert (got.epochs_trained, got.evals, got.span_s) == (2, 2, 7200)
+    assert got.final is not None and (got.final.top1, got.final.top5) == (20.25, 70.5)
+    assert found.runs[0].facts["batch_per_card"].value == 64
+
+
+def test_mmpretrain_scalars(read: Callable[[str], ForeignFile]) -> None:
+    rows: list[dict[str, object]] = []
+    for epoch in (1, 2, 3):
+        for step in (100, 200):
+            total = (epoch - 1) * 250 + step
+            row = {"lr": 0.1, "data_time": 0.1, "loss": 5.0 - epoch, "time": 0.5 + epoch}
+            rows.append(row | {"epoch": epoch, "iter": total, "memory": 9, "step": total})
+        rows.append({"accuracy/top1": 10.0 * epoch, "accuracy/top5": 50.0, "step": epoch})
+    got = only(read("\n".join(json.dumps(row) for row in rows)), "mmpretrain-json")
+    assert (got.epochs_trained, got.first_label, got.last_label, got.evals) == (3, 1, 3, 3)
+    assert got.best is not None and (got.best.top1, got.best.label) == (30, 3)
+    assert got.step_s == 3 and got.rate is None and got.span_s is None
+    assert got.last_train_loss is not None and got.last_train_loss.value == 2
+
+
+def test_mmcls_log_json(read: Callable[[str], ForeignFile]) -> None:
+    rows: list[dict[str, object]] = [{"env_info": "sys.platform: linux", "seed": 7}]
+    for epoch in (5, 6):
+        train = {"mode": "train", "epoch": epoch, "iter": 100, "lr": 0.1, "memory": 9}
+        rows.append(train | {"data_time": 0.1, "loss": 5.0, "time": 0.25})
+        val = {"mode": "val", "epoch": epoch, "iter": 98, "lr": 0.1}
+        rows.append(val | {"accuracy_top-1": 0.1 * epoch, "accuracy_top-5": 3.0})
+    found = read("\n".join(json.dumps(row) for row in rows))
+    got = only(found, "mmpretrain-json")
+    assert (got.epochs_trained, got.first_label, got.evals, got.step_s) == (2, 5, 2, 0.25)
+    assert got.final is not None and got.final.top1 == pytest.approx(0.6)
+    assert found.runs[0].facts["seed"].value == 7
+
+
+def test_mmaction_accuracy_is_a_fraction(read: Callable[[str], ForeignFile]) -> None:
+    text = "09/03 09:48:23 - mmengine - INFO - Epoch(train) [1][4/4]  lr: 1.0e-02  loss: 1.9674\n"
+    text += (
+        "09/03 09:48:25 - mmengine - INFO - Epoch(val) [1][1/1]  acc/top1: 0.1429  acc/top5: 1.0\n"
+    )
+    got = only(read(text), "mmpretrain")
+    assert got.final is not None and got.final.top1 == pytest.approx(14.29)

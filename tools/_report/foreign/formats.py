@@ -37,7 +37,16 @@ class Format:
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
-MODULES = ("mlperf", "dllogger", "timm", "torch_imagenet")
+MODULES = (
+    "mlperf",
+    "dllogger",
+    "timm",
+    "swin",
+    "torchvision_refs",
+    "mmpretrain",
+    "deit_json",
+    "torch_imagenet",
+)
 
 
 def formats() -> list[Format]:

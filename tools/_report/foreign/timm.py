@@ -47,6 +47,7 @@ class _Stdout:
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.held = ""  # the newest Test line, one short of the number behind the slash
+        self.series = ""
 
     def line(self, line: Line) -> None:
         text = line.text
