@@ -301,7 +301,7 @@ class Sink:
             self._seen.append(("step", label, step))
         self._place(label, None if whole else step)
         for name, value in (("rate", rate), ("step_s", step_s), ("lr", lr)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if value is not None and not 0 <= value < 1e15:
                 raise BadRecord(f"{name} is {value}")
         run = self._run
         done = 1.0 if whole else fraction if fraction is not None else 0.0
