@@ -21,7 +21,10 @@ _NAMES = {"loss": "loss", "acc1": "top1", "acc5": "top5"}
 def reader(sink: Sink) -> Feed:
     """Epochs from 0. Without scores the log is of pre-training."""
 
+    last: tuple[int | None, str] = None, ""
+
     def feed(line: Line) -> None:
+        nonlocal last
         start = line.text.find("{")
         if start < 0:
             return
@@ -29,6 +32,9 @@ def reader(sink: Sink) -> Feed:
         epoch = whole(data.get("epoch"))
         if epoch is None:
             raise BadRecord("no epoch in this line")
+        if last[0] == epoch and last[1] != line.text:
+            sink.start()  # stopped before its checkpoint was written: trained again
+        last = epoch, line.text
         parameters = whole(data.get("n_parameters"))
         loss, lr = number(data.get("train_loss")), first(data, ("train_lr", "lr"))
         sink.train(epoch, fraction=1.0, loss=loss, mean=True, lr=lr)

@@ -27,6 +27,7 @@ _STEP = re.compile(
     r"|\((\d*)(?:,\s*(\d*))?(?:,\s*(\d+))?\)\s*|(PARAMETER)\s+|Summary:\s+)"
 )
 _PAIR = re.compile(r"([A-Za-z][\w./]*) : (\S*)")
+_SCORE = re.compile(r"^(?:(\w*val\w*)\.)?(top1|top5|loss)$")
 _LOSS = ("train.loss", "total_loss", "loss")
 _RATE = ("train.total_ips", "train.ips", "total_ips", "imgs_per_sec", "img/s")
 _LR = ("lr", "train.lr", "learning_rate")
@@ -109,15 +110,21 @@ class _Reader:
         )
 
     def evaluation(self, epoch: int | None, data: dict[str, Any]) -> None:
-        loss = number(data.get("val.loss"))
-        top1, top5 = first(data, ("val.top1", "top1")), first(data, ("val.top5", "top5"))
-        if "val.ips" in data and not self.percent:
-            top1, top5 = percent(top1), percent(top5)
-        if top1 is None:
-            top1 = percent(first(data, ("val.accuracy", "top1_accuracy")))
+        series: dict[str, dict[str, float | None]] = {}
+        for key, value in data.items():
+            found = _SCORE.match(key)
+            if found is None or (found[1] is None and found[2] == "loss"):
+                continue
+            score, name = number(value), found[1] or "val"
+            if f"{name}.ips" in data and found[2] != "loss" and not self.percent:
+                score = percent(score)
+            series.setdefault(name, {})[found[2]] = score
+        top1 = percent(first(data, ("val.accuracy", "top1_accuracy")))
+        if top1 is not None:
             top5 = percent(first(data, ("val.top_k_accuracy_5", "top5_accuracy")))
-        if top1 is not None or loss is not None:
-            self.sink.eval(epoch, top1=top1, top5=top5, loss=loss)
+            series.setdefault("val", {}).update(top1=top1, top5=top5)
+        for name, scores in series.items():
+            self.sink.eval(epoch, series="" if name == "val" else name, **scores)  # type: ignore[arg-type]
 
     def parameters(self, data: dict[str, Any]) -> None:
         sink = self.sink

@@ -57,6 +57,7 @@ class _Reader:
         self.last: int | None = None  # the epoch that ended last
         self.evaluated: int | None = None
         self.block = 0  # epochs of the current block
+        self.lowest = 1  # number of the first epoch
         self.epochs_logged = False
 
     def line(self, line: Line) -> None:
@@ -123,6 +124,7 @@ class _Reader:
 
     def block_start(self, value: Any, meta: dict[str, Any]) -> None:
         self.block = max(0, whole(meta.get("epoch_count")) or 0)
+        self.lowest = min(self.lowest, max(0, whole(meta.get("first_epoch_num", 1)) or 0))
 
     def epoch_stop(self, value: Any, meta: dict[str, Any]) -> None:
         label = whole(meta.get("epoch_num", value))
@@ -166,8 +168,9 @@ class _Reader:
         if label is None:
             self.sink.eval(None, top1=top1, epochs_done=done)
             return
-        if not self.epochs_logged and 0 < self.block <= label + 1 <= 100_000:
-            for one in range(max(label - self.block, self.last or 0) + 1, label + 1):
+        if not self.epochs_logged and self.block and 0 <= label < 100_000:
+            before = self.lowest - 1 if self.last is None else self.last
+            for one in range(max(label - self.block, before) + 1, label + 1):
                 self.sink.train(one, whole=True)
             self.last = label
         self.evaluated = label

@@ -38,6 +38,7 @@ class _Reader:
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.epoch: int | None = None
+        self.iterations = False  # training is counted in them, and so are the steps of scores
         self.train_loader = False  # inside that part of the configuration
 
     def train(
@@ -98,9 +99,10 @@ class _Reader:
             return
         data = object_at(line.text, start)
         epoch, step = whole(data.get("epoch")), whole(data.get("step"))
-        if data.get("mode") is None and epoch is None and step is not None:
-            # of iterations, where training is counted in them
-            epoch = step if self.epoch is None or step <= self.epoch else None
+        if epoch is None and "loss" in data:
+            self.iterations = True
+        elif data.get("mode") is None and epoch is None and not self.iterations:
+            epoch = step
         if self.scores(epoch, data) or data.get("mode") == "val":
             return
         if epoch is not None and "loss" in data:

@@ -126,6 +126,7 @@ class _Summary:
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.columns: list[str] = []
+        self.last: tuple[int | None, str] = None, ""
 
     def line(self, line: Line) -> None:
         if _HEADER.match(line.text):
@@ -144,6 +145,9 @@ class _Summary:
         if len(cells) < len(self.columns):
             self.sink.reject(f"{len(cells)} cells, {len(self.columns)} columns")
             return
+        if self.last[0] == epoch and self.last[1] != line.text:
+            self.sink.start()  # stopped before its checkpoint was written: trained again
+        self.last = epoch, line.text
         time = number(row.get("time"))
         if time is not None and time > _SINCE_1970:
             self.sink.clock(time)
