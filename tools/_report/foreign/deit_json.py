@@ -25,10 +25,9 @@ def reader(sink: Sink) -> Feed:
 
     def feed(line: Line) -> None:
         nonlocal last
-        start = line.text.find("{")
-        if start < 0:
+        if not line.text.startswith("{"):
             return
-        data = object_at(line.text, start)
+        data = object_at(line.text)
         epoch = whole(data.get("epoch"))
         if epoch is None:
             raise BadRecord("no epoch in this line")

@@ -94,10 +94,9 @@ class _Reader:
                 self.sink.fact(name, int(found[1]))
 
     def json(self, line: Line) -> None:
-        start = line.text.find("{")
-        if start < 0:
+        if not line.text.startswith("{"):
             return
-        data = object_at(line.text, start)
+        data = object_at(line.text)
         epoch, step = whole(data.get("epoch")), whole(data.get("step"))
         if epoch is None and "loss" in data:
             self.iterations = True
