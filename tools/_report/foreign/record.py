@@ -349,11 +349,13 @@ class Sink:
         images: int | None = None,
         series: str = "",
         epochs_done: float | None = None,
+        late: bool = False,
     ) -> None:
         """An evaluation: percent, plain loss, images scored; `series` names EMA weights and such.
 
         label None: after the epoch that was trained last, or before training. `epochs_done` where
-        the format states it instead of a label. Raises BadRecord outside 0 to 100 %.
+        the format states it instead of a label; late: if `label` lies back, a checkpoint of it was
+        scored later, and nothing is trained again. Raises BadRecord outside 0 to 100 %.
         """
         for name, value in (("top1", top1), ("top5", top5)):
             if value is not None and not 0 <= value <= 100 + 1e-6:
@@ -364,7 +366,9 @@ class Sink:
             return
         if label is not None:
             label = self._checked_label(label)
-            if self._label is None or label < self._label or self._start_pending is not None:
+            if late and self._label is not None and label < self._label:
+                self._remark("checkpoints were scored later: their times are those of the scoring")
+            elif self._label is None or label < self._label or self._start_pending is not None:
                 self._place(label, None)
         else:
             label = self._label
