@@ -119,6 +119,21 @@ def test_mlperf_0_5(read: Callable[[str], ForeignFile], listed_last: bool) -> No
     assert found.runs[0].status == "success"
 
 
+def test_mlperf_checkpoints_scored_after_the_training(
+    read: Callable[[str], ForeignFile],
+) -> None:
+    lines = [mllog("run_start", None, 1.6e9)]
+    lines += [mllog("epoch_stop", None, 1.6e9 + at, epoch_num=at) for at in range(1, 9)]
+    lines.append(mllog("block_start", None, 1.6e9 + 9, first_epoch_num=1, epoch_count=8))
+    lines += [mllog("eval_accuracy", at / 10, 1.6e9 + 9, epoch_num=at) for at in (2, 4, 6, 8)]
+    lines.append(mllog("run_stop", {"success": True}, 1.6e9 + 10, status="success"))
+    found = read("\n".join(lines))
+    got = only(found, "mlperf")
+    assert (got.epochs_trained, got.evals) == (8, 4)
+    assert got.final is not None and (got.final.label, got.final.top1) == (8, 80)
+    assert any("scored later" in text for text in found.runs[0].remarks)
+
+
 def test_mlperf_impossible_accuracy_is_rejected(read: Callable[[str], ForeignFile]) -> None:
     text = mlperf_run() + mllog("eval_accuracy", 75.2, 1.7e9, epoch_num=7)
     text = text.replace(text.splitlines()[-2] + "\n", "")  # the run has not stopped

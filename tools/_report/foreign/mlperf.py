@@ -174,7 +174,7 @@ class _Reader:
                 self.sink.train(one, whole=True)
             self.last = label
         self.evaluated = label
-        self.sink.eval(label, top1=top1)
+        self.sink.eval(label, top1=top1, late=True)
 
 
 _TIMED = {
