@@ -233,6 +233,7 @@ class Sink:
             if run.epochs or any(run.evals.values()) or run.stated_start_s is not None:
                 self._next_run()
                 self._run.facts.clear()
+                self._clock.pause()
             return
         if self._start_pending is not None:
             return
