@@ -134,6 +134,15 @@ def test_mlperf_checkpoints_scored_after_the_training(
     assert any("scored later" in text for text in found.runs[0].remarks)
 
 
+def test_mlperf_among_more_lines_of_another_format(
+    read: Callable[[str], ForeignFile],
+) -> None:
+    noise = "".join(meter_line(epoch, 0) for epoch in range(200))
+    found = read(noise + mlperf_run(2, 1.6e9) + mlperf_run(2, 1.5e9))
+    assert found.format.key == "mlperf" and len(found.runs) == 2
+    assert [run.remarks for run in found.runs] == [{}, {}]
+
+
 def test_mlperf_impossible_accuracy_is_rejected(read: Callable[[str], ForeignFile]) -> None:
     text = mlperf_run() + mllog("eval_accuracy", 75.2, 1.7e9, epoch_num=7)
     text = text.replace(text.splitlines()[-2] + "\n", "")  # the run has not stopped
@@ -393,14 +402,20 @@ def test_swin_over_midnight(read: Callable[[str], ForeignFile]) -> None:
         )
         text += info(epoch * 1500 + 1490, f" * Acc@1 {epoch + 1}.500 Acc@5 9.000")
         text += info(epoch * 1500 + 1490, "Accuracy of the network on the 50000 test images: 1.5%")
+        text += info(epoch * 1500 + 1495, f" * Acc@1 {epoch + 2}.500 Acc@5 9.000")
+        text += info(
+            epoch * 1500 + 1495, "Accuracy of the network ema on the 50000 test images: 2%"
+        )
     found = read(text)
     got = only(found, "swin")
     assert (got.epochs_trained, got.evals, got.step_s) == (3, 3, 2.0)
     assert got.final is not None and (got.final.top1, got.final.label) == (3.5, 2)
     assert got.last_train_loss is not None and got.last_train_loss.value == 4
-    assert got.span_s is not None and 4000 < got.span_s <= 4490 and got.rate is None
+    assert got.span_s is not None and 4000 < got.span_s <= 4495 and got.rate is None
     mark = at_mark(found.runs[0], 3600)
     assert mark.eval is not None and mark.eval.label == 1
+    ema = figures(found.runs[0], "EMA")
+    assert ema.evals == 3 and ema.final is not None and ema.final.top1 == 4.5
     facts = {key: fact.value for key, fact in found.runs[0].facts.items()}
     assert facts["model"] == "swin_tiny" and facts["batch_per_card"] == 128
 

@@ -180,5 +180,6 @@ FORMATS = [
         reader=reader,
         base=0,
         own_clock=True,
+        decisive=True,
     )
 ]

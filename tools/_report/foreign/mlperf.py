@@ -203,5 +203,6 @@ FORMATS = [
         signature=re.compile(r":::ML(?:LOG\s*\{|L\s+\d|Pv\d)"),
         reader=reader,
         own_clock=True,
+        decisive=True,
     )
 ]

@@ -5,6 +5,7 @@
 [2021-04-04 10:00:00 swin_tiny](main.py 124): INFO  * Acc@1 81.100 Acc@5 95.500
 [2021-04-04 10:00:00 swin_tiny](main.py 125): INFO EPOCH 0 training takes 0:12:34
 Numbers in parentheses are means over the epoch. A resumed run evaluates once before it trains.
+Where EMA weights are scored too, the line after the scores tells.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
+from .torchvision_refs import WHOSE, Evaluation
 from .values import NUMBER, number
 
 _TRAIN = re.compile(r"\bTrain: \[(\d+)/(\d+)\]\[(\d+)/(\d+)\]")
@@ -26,14 +28,15 @@ _SCORE = re.compile(
 )
 _CREATED = re.compile(r"\bCreating model:\s*(\S+)")
 _SETTING = re.compile(r"^(BATCH_SIZE|EPOCHS|SEED|BASE_LR): " + NUMBER + "$")
-_IMAGES = re.compile(r"\bAccuracy of the \w+ on the (\d+) test images")
 _LOADED = re.compile(r"\bResuming form (\S+?)\.{3,}|\bresuming from (\S+)", re.IGNORECASE)
 
 
 def reader(sink: Sink) -> Feed:
     """Epochs from 0."""
+    evaluation = Evaluation(sink)
 
     def train(text: str, found: re.Match[str]) -> None:
+        evaluation.trained()
         epoch, epochs, step, steps = (int(group) for group in found.groups())
         time, loss, lr = (pattern.search(text) for pattern in (_TIME, _LOSS, _LR))
         sink.train(
@@ -54,10 +57,10 @@ def reader(sink: Sink) -> Feed:
         if found := _TRAIN.search(text):
             train(text, found)
         elif found := _SCORE.search(text):
-            top1, top5, loss = (number(found[group]) for group in (2, 3, 4))
-            sink.eval(None, top1=top1, top5=top5, loss=loss, series=found[1] or "")
+            evaluation.score(found)
         elif found := _CREATED.search(text):
             sink.start()
+            evaluation.trained()
             sink.fact("model", found[1].rsplit("/", 1)[-1])
         elif found := _SETTING.match(text):
             value = number(found[2]) or 0.0
@@ -67,8 +70,9 @@ def reader(sink: Sink) -> Feed:
                 sink.fact("seed", int(value))
             elif found[1] == "BASE_LR":
                 sink.fact("base_lr", value)
-        elif found := _IMAGES.search(text):
-            sink.fact("val_images", int(found[1]))
+        elif found := WHOSE.search(text):
+            sink.fact("val_images", int(found[2]))
+            evaluation.named(ema=bool(found[1]))
         elif found := _LOADED.search(text):
             sink.fact("resumed_from", found[1] or found[2])
 

@@ -19,7 +19,7 @@ from .lines import Line
 from .record import Scope, Sink
 from .values import NUMBER, number, whole
 
-_TRAIN = re.compile(r"\bEpoch:?\s*\[(\d+)\]:?\s*\[\s*(\d+)/(\d+)\]\s*eta:")
+_TRAIN = re.compile(r"\bEpoch:?\s*\[(\d+)(?:/\d+)?\]:?\s*\[\s*(\d+)/(\d+)\]\s*eta:")
 _LOSS = re.compile(rf"(?<![\w-])loss:\s*{NUMBER}\s*\(\s*{NUMBER}\s*\)")
 _LR = re.compile(r"(?<![\w-])lr:\s*" + NUMBER)
 _RATE = re.compile(r"\bimg/s:\s*" + NUMBER)
@@ -30,7 +30,7 @@ _SCORE = re.compile(
     rf"(?:\bTest:\s*(EMA)?\s*|\*\s+)Acc@1:?\s+{NUMBER}(?:\s+Acc@5:?\s+{NUMBER})?"
     rf"(?:\s+loss:?\s+{NUMBER})?"
 )
-_WHOSE = re.compile(r"\bAccuracy of the (?:\w+ )?(EMA )?(?:on|of) (?:the )?(\d+) test images")
+WHOSE = re.compile(r"\bAccuracy of the (?:\w+ )??(EMA )?(?:on|of) (?:the )?(\d+) test im", re.I)
 _TIME_TOTAL = re.compile(r"^\W*Training time (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
 _SETTING = re.compile(r"\b(\w+)=('[^']*'|[^,()\[\]{}]+)")
 _TEXTS = {"model": "model", "arch": "model", "opt": "optimizer", "resume": "resumed_from"}
@@ -89,7 +89,7 @@ class _Reader:
             self.train(text, int(found[1]), int(found[2]), int(found[3]))
         elif found := _SCORE.search(text):
             self.evaluation.score(found)
-        elif found := _WHOSE.search(text):
+        elif found := WHOSE.search(text):
             sink.fact("val_images", int(found[2]))
             self.evaluation.named(ema=bool(found[1]))
         elif _AVERAGED.search(text):
@@ -100,6 +100,7 @@ class _Reader:
             self.training_time(*(int(group or 0) for group in found.groups()))
         elif "Namespace(" in text:
             sink.start()
+            self.evaluation.trained()
             self.settings(text[text.index("Namespace(") :])
         elif "Not using distributed mode" in text:
             sink.fact("cards", 1)
@@ -166,7 +167,7 @@ FORMATS = [
             "training time",
         ),
         lacks=_LACKS,
-        signature=re.compile(r"\bEpoch:?\s*\[\d+\]:?\s*\[\s*\d+/\d+\]\s*eta:.*\bimg/s:"),
+        signature=re.compile(r"\bEpoch:?\s*\[\d+(?:/\d+)?\]:?\s*\[\s*\d+/\d+\]\s*eta:.*\bimg/s:"),
         reader=reader,
         base=0,
     ),
@@ -181,7 +182,7 @@ FORMATS = [
             "training time",
         ),
         lacks={"throughput": "images/s are not in the log", **_LACKS},
-        signature=re.compile(r"\bEpoch:?\s*\[\d+\]:?\s*\[\s*\d+/\d+\]\s*eta:"),
+        signature=re.compile(r"\bEpoch:?\s*\[\d+(?:/\d+)?\]:?\s*\[\s*\d+/\d+\]\s*eta:"),
         reader=reader,
         base=0,
     ),
