@@ -12,6 +12,7 @@ from .lines import Line
 from .record import Sink
 
 Feed = Callable[[Line], None]
+DECISIVE = 3  # lines
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Format:
     `signature` matches a line that only this format prints. `reader` takes a sink and returns what
     is called with every line. A binary format has `read` instead, called with the path, and
     `magic`, called with the first 4096 bytes. `base`: the number of the first epoch, None if
-    both are in use.
+    both are in use. `own_clock`: the reader gives the times; stamps of other lines do not count.
+    `decisive`: a few lines of it decide, however many another logger writes into the same file.
     """
 
     key: str
@@ -31,12 +33,23 @@ class Format:
     signature: re.Pattern[str] | None = None
     reader: Callable[[Sink], Feed] | None = None
     base: int | None = None
+    own_clock: bool = False
+    decisive: bool = False
     magic: Callable[[bytes], bool] | None = None
     read: Callable[[Path, Sink], None] | None = None
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
-MODULES = ("torch_imagenet",)
+MODULES = (
+    "mlperf",
+    "dllogger",
+    "timm",
+    "swin",
+    "torchvision_refs",
+    "mmpretrain",
+    "deit_json",
+    "torch_imagenet",
+)
 
 
 def formats() -> list[Format]:
@@ -48,10 +61,13 @@ def formats() -> list[Format]:
 
 
 def recognise(lines: list[str], known: list[Format]) -> Format | None:
-    """The format with most signatures in these lines; of equal ones the first in order."""
+    """A decisive format, else that with most signatures in these lines; if equal, the first."""
     counts = [
         sum(1 for text in lines if one.signature is not None and one.signature.search(text))
         for one in known
     ]
+    for one, count in zip(known, counts, strict=True):
+        if one.decisive and count >= DECISIVE:
+            return one
     best = max(counts, default=0)
     return known[counts.index(best)] if best else None

@@ -83,7 +83,7 @@ def _feed(one: Format, sinks: dict[int | None, tuple[Sink, Feed]], line: Line) -
     sink.line = line.number
 
     def read() -> None:
-        found = stamp(line.text)
+        found = None if one.own_clock else stamp(line.text)
         if found is not None:
             sink.clock(*found)
         feed(line)

@@ -211,6 +211,8 @@ class Sink:
         self._seen = _Recent()
         self._run = ForeignRun()
         self._start_pending: int | None = None
+        self._pending_facts: dict[str, Value] = {}
+        self._pending_begin: float | None = None
         self._labels: set[int] = set()
         self._label: int | None = None
         self._step: float | None = None
@@ -234,13 +236,30 @@ class Sink:
             raise BadRecord(f"{key} is {value!r}")
         if isinstance(value, str):
             value = value.strip()[:300]
-        self._owner().facts.setdefault(key, Value(value, self.line))
+        facts = self._pending_facts if self._undecided() else self._owner().facts
+        facts.setdefault(key, Value(value, self.line))
 
-    def start(self) -> None:
-        """A process of the run starts here: its first, a resumed one, or that of a new run."""
+    def stated(self, key: str) -> float | int | str | None:
+        """What the run has stated under `key` so far."""
+        found = self._run.facts.get(key)
+        return found.value if found else None
+
+    def start(self, new: bool = False) -> None:
+        """A process of the run starts here: its first, a resumed one, or that of a new run.
+
+        new: the format says that it is a new run. What a start without records stated is dropped.
+        """
+        if new:
+            run = self._run
+            if run.epochs or any(run.evals.values()) or run.stated_start_s is not None:
+                self._next_run()
+                self._run.facts.clear()
+                self._clock.pause()
+            return
         if self._start_pending is not None:
             return
         self._start_pending = self.line
+        self._seen.clear()
         self._clock.pause()
 
     def clock(self, seconds: float, dated: bool = True) -> None:
@@ -248,15 +267,25 @@ class Sink:
         if not math.isfinite(seconds) or abs(seconds) > 1e14:
             raise BadRecord("the time stamp is not a possible time")
         now = self._clock.at(seconds, dated)
+        if self._undecided():
+            self._pending_timed = True
+            return
         run = self._run
         run.timed = True
         if run.first_stamp_s is None and self._start_pending is None:
             run.first_stamp_s = now
         run.last_stamp_s = now
 
+    @property
+    def timed(self) -> bool:
+        """Whether the run has had a time stamp."""
+        return self._run.timed
+
     def begin(self) -> None:
         """The run's own statement that its time starts at the current line."""
-        if self._run.stated_start_s is None:
+        if self._undecided():
+            self._pending_begin = self._clock.seconds
+        elif self._run.stated_start_s is None:
             self._run.stated_start_s = self._clock.seconds
 
     def train(
@@ -294,7 +323,7 @@ class Sink:
             self._seen.add(("step", label, step))
         self._place(label, None if whole else step)
         for name, value in (("rate", rate), ("step_s", step_s), ("lr", lr)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if value is not None and not 0 <= value < 1e15:
                 raise BadRecord(f"{name} is {value}")
         run = self._run
         done = 1.0 if whole else fraction if fraction is not None else 0.0
@@ -322,6 +351,18 @@ class Sink:
                     run.curves[name] = Curve()
                 run.curves[name].add(epoch, value)
 
+    def trained(self, label: int) -> None:
+        """The log lists, out of its order, that epoch `label` was trained, and no more of it."""
+        label = self._checked_label(label)
+        run = self._run
+        if self._given_base is None and label == 0:
+            self._base = 0
+        if (not run.epochs or run.epochs[-1].label < label) and len(run.epochs) < MAX_EPOCHS:
+            run.epochs.append(
+                TrainPoint(self.line, label, label + 1.0, None, True, None, None, None)
+            )
+            self._owner()
+
     def eval(
         self,
         label: int | None,
@@ -332,11 +373,13 @@ class Sink:
         images: int | None = None,
         series: str = "",
         epochs_done: float | None = None,
+        late: bool = False,
     ) -> None:
         """An evaluation: percent, plain loss, images scored; `series` names EMA weights and such.
 
         label None: after the epoch that was trained last, or before training. `epochs_done` where
-        the format states it instead of a label. Raises BadRecord outside 0 to 100 %.
+        the format states it instead of a label; late: if `label` lies back, a checkpoint of it was
+        scored later, and nothing is trained again. Raises BadRecord outside 0 to 100 %.
         """
         for name, value in (("top1", top1), ("top5", top5)):
             if value is not None and not 0 <= value <= 100 + 1e-6:
@@ -347,7 +390,9 @@ class Sink:
             return
         if label is not None:
             label = self._checked_label(label)
-            if self._label is None or label < self._label or self._start_pending is not None:
+            if late and self._label is not None and label < self._label:
+                self._remark("checkpoints were scored later: their times are those of the scoring")
+            elif self._label is None or label < self._label or self._start_pending is not None:
                 self._place(label, None)
         else:
             label = self._label
@@ -395,6 +440,11 @@ class Sink:
             raise BadRecord(f"epoch {label} is not possible")
         return label
 
+    def _undecided(self) -> bool:
+        """Whether a start after records waits for the record that tells what it is."""
+        run = self._run
+        return self._start_pending is not None and bool(run.epochs or any(run.evals.values()))
+
     def _owner(self) -> ForeignRun:
         """The run that a statement belongs to: after a start with records before it, a new one."""
         self._run.first_line = self._run.first_line or self.line
@@ -430,6 +480,10 @@ class Sink:
         elif self._start_pending is not None and not trained and run.first_line:
             self.empty_starts += self._start_pending > run.first_line and not run.facts
         self._start_pending = None
+        for key, value in self._pending_facts.items():
+            self._run.facts.setdefault(key, value)
+        self._pending_facts.clear()
+        self._pending_begin, self._pending_timed = None, False
         if label != self._label:
             self._steps_seen = 0
         self._label, self._step = label, step if step is not None else self._step
@@ -441,15 +495,13 @@ class Sink:
         self._owner()
 
     def _next_run(self) -> None:
-        facts = self._run.facts
-        later = {
-            k: v for k, v in facts.items() if self._start_pending and v.line >= self._start_pending
-        }
-        for key in later:
-            del facts[key]
-        timed = self._run.timed
-        self.runs.append(self._run)
-        self._run = ForeignRun(facts=later or dict(facts), timed=timed)
+        old = self._run
+        self.runs.append(old)
+        facts = dict(self._pending_facts or old.facts)
+        timed = old.timed and old.stated_end_s is None
+        if self._start_pending is not None:
+            timed = self._pending_timed
+        self._run = ForeignRun(facts=facts, timed=timed, stated_start_s=self._pending_begin)
         self._seen.clear()
         self._label = self._step = None
 

@@ -13,8 +13,8 @@ import re
 from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
+from .values import NUMBER
 
-NUMBER = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf))"
 _TRAIN = re.compile(r"Epoch:?\s*\[(\d+)\]\s*\[\s*(\d+)/(\d+)\]\s")
 _METER = rf"\s+{NUMBER}\s*\(\s*{NUMBER}\)"
 _TIME = re.compile(r"\bTime" + _METER)

@@ -1,0 +1,58 @@
+"""Plain values out of what a log's JSON or text holds: never a bool for a number, never a guess."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+_DECODER = json.JSONDecoder()
+NUMBER = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf))"
+
+
+def json_at(text: str, start: int = 0) -> Any:
+    """The JSON value that starts at `start`; what follows it is left. Raises ValueError."""
+    while start < len(text) and text[start] in " \t":
+        start += 1
+    return _DECODER.raw_decode(text, start)[0]
+
+
+def object_at(text: str, start: int = 0) -> dict[str, Any]:
+    """As `json_at`, for an object. Raises ValueError for anything else."""
+    found = json_at(text, start)
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
+
+
+def number(value: object) -> float | None:
+    """A float of a number or of text that is one; NaN and infinity are numbers. Else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def whole(value: object) -> int | None:
+    """An int of a whole number or of text that is one, else None."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = number(value)
+    return int(found) if found is not None and math.isfinite(found) and found % 1 == 0 else None
+
+
+def first(data: dict[str, Any], keys: Iterable[str]) -> float | None:
+    """The number under the first of `keys` that has one."""
+    for key in keys:
+        found = number(data.get(key))
+        if found is not None:
+            return found
+    return None
+
+
+def percent(fraction: float | None) -> float | None:
+    """Of a fraction, where the format has fractions."""
+    return None if fraction is None else fraction * 100
