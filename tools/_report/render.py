@@ -155,7 +155,9 @@ def _md(text: str) -> str:
     return re.sub(r"([\\|`*\[\]])", r"\\\1", escaped)
 
 
-def write_csv(out: Path, frames: dict[str, pd.DataFrame]) -> None:
-    """One file for each table; an empty table leaves an empty file."""
-    for name, frame in frames.items():
-        write_text(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+def csv_files(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """{file name: text} for each table; an empty table has its header only."""
+    return {
+        f"{name}.csv": frame.to_csv(index=False, lineterminator="\n")
+        for name, frame in frames.items()
+    }
