@@ -74,8 +74,8 @@ class JudgementRecord(_Record):
     runs: list[Text] = Field(description="folders of the runs of its row")
     claim: Claim = Field(description="as the recipe in the logs states it")
     measured: float | None = Field(
-        description="mean over the runs, in the unit of the claim: percent for accuracies, "
-        "images/s of all cards, a fraction for scaling, epochs for mark_epoch; null: nothing measured"
+        description="mean over the runs in the claim's unit: percent for accuracies, images/s of "
+        "all cards, a fraction for scaling, epochs for mark_epoch; null: nothing measured"
     )
     n: int = Field(ge=0, description="runs in the mean")
     spread: float | None = Field(
