@@ -50,18 +50,32 @@ def parse_args() -> argparse.Namespace:
         help=f"check a bundle and judge its logs again; exit {int(Exit.VERDICT)} if anything "
         "differs; needs no logs",
     )
+    other.add_argument(
+        "--check",
+        nargs="?",
+        const=True,
+        type=Path,
+        metavar="DIR",
+        help="compare the report in DIR (default: --out) with one made from the logs (default: "
+        f"DIR/logs); exit {int(Exit.VERDICT)} and name each cell that differs",
+    )
     parser.add_argument(
         "--digest", metavar="HEX", help="with --verify: the bundle digest that its publisher states"
     )
     args = parser.parse_args()
     if (args.bundle or args.verify) and (args.gate or args.all_claims or args.out):
         parser.error("--bundle and --verify go without --gate, --all-claims and --out")
+    if args.check and args.gate:
+        parser.error("--check goes without --gate")
     if args.verify and args.paths:
         parser.error("--verify takes the bundle and no logs")
     if args.digest is not None:
         args.digest = args.digest.lower()
         if not args.verify or not re.fullmatch("[0-9a-f]{64}", args.digest):
             parser.error("--digest goes with --verify and takes 64 hexadecimal digits")
+    if args.check and args.check is not True:
+        args.paths = args.paths or [args.check / "logs"]
+        args.out = args.check
     args.paths = args.paths or [bootstrap.folder("PROOFRUN_LOGS", "logs", None)]
     return args
 
@@ -84,12 +98,16 @@ def main() -> Exit:
 
 def _report(args: argparse.Namespace) -> Exit:
     from .build import build
+    from .check import check
     from .output import write_report
     from .read import read_logs
 
     logs = read_logs(args.paths)
     report = build(logs, ROOT / "recipes" if args.all_claims else None)
-    page = write_report(report, args.out or _place(args.paths, logs.root))
+    out = args.out or _place(args.paths, logs.root)
+    if args.check:
+        return Exit.OK if check(report, out) else Exit.VERDICT
+    page = write_report(report, out)
     if args.gate:
         print(f"gate: {'passed' if report.all_reproduced else 'failed'}")
     print(f"Report page: {page}")
