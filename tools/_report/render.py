@@ -33,11 +33,16 @@ REJECTED_SHOWN = 20
 
 
 def write_text(path: Path, text: str) -> None:
+    """Raises WriteError."""
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises WriteError."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", errors="replace")
+        part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:
         raise WriteError(
