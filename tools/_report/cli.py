@@ -59,12 +59,28 @@ def parse_args() -> argparse.Namespace:
         help="compare the report in DIR (default: --out) with one made from the logs (default: "
         f"DIR/logs); exit {int(Exit.VERDICT)} and name each cell that differs",
     )
+    other.add_argument(
+        "--compare",
+        nargs=2,
+        metavar="RUN",
+        help="two runs side by side (run folders, or NAME/NNN under the logs): settings, "
+        "provenance, measures, and where the losses part",
+    )
+    other.add_argument(
+        "--watch",
+        nargs="?",
+        const=2.0,
+        type=_seconds,
+        metavar="SECONDS",
+        help="follow runs in progress until all have ended; look again after SECONDS (default: 2)",
+    )
     parser.add_argument(
         "--digest", metavar="HEX", help="with --verify: the bundle digest that its publisher states"
     )
     args = parser.parse_args()
-    if (args.bundle or args.verify) and (args.gate or args.all_claims or args.out):
-        parser.error("--bundle and --verify go without --gate, --all-claims and --out")
+    writes = args.gate or args.all_claims or args.out
+    if (args.bundle or args.verify or args.compare or args.watch) and writes:
+        parser.error("--gate, --all-claims and --out are for a report that is written")
     if args.check and args.gate:
         parser.error("--check goes without --gate")
     if args.verify and args.paths:
@@ -80,6 +96,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def _seconds(text: str) -> float:
+    """0.1 s to an hour."""
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise ValueError
+    return value
+
+
 def main() -> Exit:
     """Do what the command line says; the exit code depends on verdicts with --gate only."""
     args = parse_args()
@@ -93,6 +117,16 @@ def main() -> Exit:
         from .verify import verify
 
         return Exit.OK if verify(args.verify, args.digest) else Exit.VERDICT
+    if args.compare:
+        from .compare import compare
+
+        compare(args.compare, args.paths)
+        return Exit.OK
+    if args.watch:
+        from .watch import watch
+
+        watch(args.paths, args.watch)
+        return Exit.OK
     return _report(args)
 
 
