@@ -19,7 +19,7 @@ REHEARSAL = Path(__file__).resolve().parent.parent / "reports" / "rehearsal"
 def committed(tmp_path_factory) -> Path:
     """The committed logs of one network, with the report of this checkout."""
     folder = tmp_path_factory.mktemp("reports") / "rehearsal"
-    for run in sorted((REHEARSAL / "logs").glob("Inceptionv2-Digits_*_1CPU_Train")):
+    for run in sorted((REHEARSAL / "logs").glob("Inceptionv2-Digits_FP32_6E_1CPU_Train")):
         shutil.copytree(run, folder / "logs" / run.name)
     assert tool(folder / "logs", "--out", folder).returncode == 0
     return Path(folder)

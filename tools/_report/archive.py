@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-MAX_BYTES = 1 << 30  # unpacked
-MAX_FILES = 100_000
-MAX_RATIO = 200  # unpacked over packed, beyond the first FREE_BYTES
-FREE_BYTES = 1 << 26
+MAX_BYTES = 1 << 29  # unpacked
+MAX_FILES = 20_000
+MAX_LINES = 2_000_000  # of all files: each may become a rejected line in memory
+MAX_RATIO = 100  # unpacked over packed, beyond the first FREE_BYTES
+FREE_BYTES = 1 << 24
 MAX_DEPTH = 12
 CHUNK = 1 << 16
 BLOCK = tarfile.BLOCKSIZE
@@ -44,22 +45,14 @@ def content(path: Path) -> Content:
 
 def pack(out: BinaryIO, root: Path, names: Iterable[str]) -> None:
     """Write the files `root/name` in the order given. Raises OSError, and ValueError for a name
-    or a size that a reader would refuse."""
-    total = 0
+    that is too long."""
     with (
         gzip.GzipFile("", "wb", 9, out, mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
-        for count, name in enumerate(names, 1):
-            info = _info(name, (root / name).stat().st_size)
-            total += info.size
-            reason = bad_name(name) or _too_large(total, total, count)
-            if reason:
-                raise ValueError(f"{name}: {reason}")
+        for name in names:
             with (root / name).open("rb") as file:
-                tar.addfile(info, file)
-    if reason := _too_large(total, out.tell(), 0):
-        raise ValueError(reason)
+                tar.addfile(_info(name, (root / name).stat().st_size), file)
 
 
 def unpack(file: BinaryIO, target: Path, found: dict[str, Content]) -> None:
@@ -68,9 +61,11 @@ def unpack(file: BinaryIO, target: Path, found: dict[str, Content]) -> None:
     Raises DamagedError; what is in `found` by then can still be looked at.
     """
     stream = _Stream(file)
+    lines = 0
     while (header := stream.take(BLOCK)) != bytes(BLOCK):
         name, size = _parse(header)
-        if reason := bad_name(name) or _too_large(stream.given + size, stream.taken, len(found)):
+        total = stream.given + size
+        if reason := bad_name(name) or _too_large(total, total, len(found)):
             raise DamagedError(f"{name!r}: {reason}")
         if name in found:
             raise DamagedError(f"{name!r}: there twice")
@@ -82,8 +77,11 @@ def unpack(file: BinaryIO, target: Path, found: dict[str, Content]) -> None:
                 for data in stream.pieces(size):
                     out.write(data)
                     digest.update(data)
+                    lines += data.count(b"\n")
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise DamagedError(f"{name!r}: a file and a folder at once") from None
+        if lines > MAX_LINES:
+            raise DamagedError(f"{name!r}: more than {MAX_LINES:,} lines in all")
         found[name] = Content(size, digest.hexdigest())
         if any(stream.take(-size % BLOCK)):
             raise DamagedError(f"{name!r}: something hidden behind it")

@@ -21,7 +21,7 @@ from proofrun.bootstrap import ROOT
 from proofrun.errors import UsageError, WriteError, one_line
 from proofrun.status import checkout
 
-from .archive import Content, bad_name, content, pack
+from .archive import Content, DamagedError, bad_name, content, pack, unpack
 from .build import Report, build
 from .document import to_json
 from .output import show
@@ -150,10 +150,12 @@ def _pack(out: Path, root: Path, names: Sequence[str]) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             pack(file, root, names)
+        with part.open("rb") as file:  # within the limits of those who verify it
+            unpack(file, root / "unpacked", {})
         os.replace(part, out)
     except OSError as error:
         raise WriteError(f"cannot write {out}: {error.strerror}; choose another place") from None
-    except ValueError as error:
+    except (DamagedError, ValueError) as error:
         raise UsageError(f"--bundle: {one_line(error)}; pack fewer runs") from None
     finally:
         part.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from proofrun.errors import ProofrunError
 from proofrun.events import AnyEvent, Eval, Resume, RunStart, Train, parse_event
 from proofrun.runs import Plan
 
-from .read import Located, Status, _plan, _status
+from .read import Located, Status, _impossible, _plan, _status
 
 PACE_EVENTS = 100  # the time left follows the last so many windows and evaluations
 LINE_BYTES = 1 << 24  # a longer line is no event
@@ -100,7 +100,7 @@ class Progress:
             self._pace.clear()
         elif isinstance(event, Train):
             self.train = event
-        elif isinstance(event, Eval):
+        elif isinstance(event, Eval) and not _impossible(event):
             self.evals.append(event)
         if isinstance(event, Train | Eval):
             self._pace.append((event.step, event.wall_s))

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from proofrun.bootstrap import ROOT
-from proofrun.errors import ProofrunError, RecipeError, UsageError, one_line
+from proofrun.errors import RecipeError, UsageError, one_line
 from proofrun.recipe import Recipe
 from proofrun.recipe_yaml import load_recipe
 
@@ -40,6 +40,10 @@ class Findings:
     files: int = 0
     report: Report | None = None
 
+    @property
+    def verified(self) -> bool:
+        return not self.problems and self.report is not None
+
 
 def verify(path: Path, expected: str | None) -> bool:
     """Check `path`, print what was found; whether it is whole and every verdict comes out alike.
@@ -60,12 +64,12 @@ def verify(path: Path, expected: str | None) -> bool:
     if found.digest:
         stated = "as stated" if expected == found.digest else "compare it with the publisher's"
         print(f"Bundle digest: {found.digest} ({stated})")
-    if found.problems or found.report is None:
+    if found.verified and found.report:
+        claims = len(found.report.judgements)
+        print(f"verified: {found.files} files are as packed, {claims} verdicts come out alike")
+    else:
         print(f"not verified: {len(found.problems)} problem{'s' * (len(found.problems) != 1)}")
-        return False
-    claims = len(found.report.judgements)
-    print(f"verified: {found.files} files are as packed, {claims} verdicts come out alike")
-    return True
+    return found.verified
 
 
 def examine(path: Path, target: Path, expected: str | None) -> Findings:
@@ -89,12 +93,12 @@ def examine(path: Path, target: Path, expected: str | None) -> Findings:
     _compare_tools(manifest, found)
     _out_of_date(target, manifest.running)
     try:
-        found.report = judged_again(target / LOGS)
-    except ProofrunError as error:
+        report = judged_again(target / LOGS)
+        _compare_reports(target, report, found)
+        _compare_claims(report, found)
+        found.report = report
+    except Exception as error:  # whatever an enemy wrote into the logs, it is not verified
         found.problems.append(f"its logs: {clean(one_line(error).replace(f'{target}/', ''))}")
-        return found
-    _compare_reports(target, found.report, found)
-    _compare_claims(found.report, found)
     return found
 
 
