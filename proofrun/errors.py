@@ -26,7 +26,7 @@ class Exit(IntEnum):
     """
 
     OK = 0
-    VERDICT = 1  # report --gate only: some claim is not reproduced
+    VERDICT = 1  # report --gate, --check, --verify only: what was asked does not hold
     USAGE = 2
     NO_SUCH_RUN = 10
     BAD_RECIPE = 11
@@ -56,7 +56,8 @@ class Exit(IntEnum):
 #: What each code means and what to do, as printed by `python -m proofrun.errors` and the README.
 MEANING: dict[Exit, str] = {
     Exit.OK: "finished",
-    Exit.VERDICT: "`report.py --gate` only: a claim is not reproduced",
+    Exit.VERDICT: "`report.py` only: a claim is not reproduced (`--gate`), or a report or bundle "
+    "is not what its logs say (`--check`, `--verify`)",
     Exit.USAGE: "wrong command line",
     Exit.NO_SUCH_RUN: "no recipe declares a run of this name",
     Exit.BAD_RECIPE: "recipe.yaml does not fit the schema",

@@ -42,10 +42,20 @@ _Yaml12Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str) -> Any:
+class _NoAliasLoader(_Yaml12Loader):
+    """For files that a program wrote: a few aliases of aliases could fill any memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            line = self.peek_event().start_mark.line + 1
+            raise yaml.constructor.ConstructorError(problem=f"line {line}: an alias")
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str, aliases: bool = True) -> Any:
     """YAML text as plain Python values; raises yaml.YAMLError."""
     try:
-        return yaml.load(text, _Yaml12Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Yaml12Loader if aliases else _NoAliasLoader)  # noqa: S506
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except ValueError as error:  # 2020-13-45 looks like a date and is none

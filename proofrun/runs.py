@@ -197,7 +197,7 @@ class Plan(Strict):
     def load(cls, path: Path) -> Plan:
         """Read a plan that launch wrote. Raises RecipeError."""
         try:
-            plain = parse_yaml(path.read_text(encoding="utf-8"))
+            plain = parse_yaml(path.read_text(encoding="utf-8"), aliases=False)
             return cls.model_validate_json(json.dumps(plain))
         except yaml.YAMLError as error:
             reason = yaml_reason(error)

@@ -82,10 +82,8 @@ def provenance(root: Path, command: list[str]) -> dict[str, Any]:
     """Commit, versions, host and command of a run: an allow-list, nothing else of the host."""
     from proofrun.device import cpu_name
 
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no")  # None: not known
     return {
-        "commit": _git(root, "rev-parse", "HEAD") or os.environ.get("PROOFRUN_COMMIT"),
-        "dirty": None if changed is None else bool(changed),
+        **checkout(root),
         "command": command,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -93,6 +91,15 @@ def provenance(root: Path, command: list[str]) -> dict[str, Any]:
         "packages": {name: v for name in PACKAGES if (v := _version(name))},
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def checkout(root: Path) -> dict[str, Any]:
+    """`commit` of the files of this program and whether they are changed; None: not known."""
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": _git(root, "rev-parse", "HEAD") or os.environ.get("PROOFRUN_COMMIT"),
+        "dirty": None if changed is None else bool(changed),
     }
 
 

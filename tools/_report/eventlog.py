@@ -83,9 +83,16 @@ class Windows:
             return np.asarray(self.images / self.window_s)
 
     def add(self, event: Train, line: int) -> None:
+        """Raises OverflowError for a count that no run can have; nothing is added then."""
         row = (line, *(getattr(event, name) for name in Window._fields[1:]))
-        for column, value in zip(self._columns, row, strict=True):
-            column.append(value)
+        size = len(self)
+        try:
+            for column, value in zip(self._columns, row, strict=True):
+                column.append(value)
+        except OverflowError:
+            for column in self._columns:
+                del column[size:]
+            raise
 
     def cut(self, seq: int) -> None:
         """Drop the windows after `seq`: they were trained again."""
@@ -99,8 +106,11 @@ class Windows:
 class EventLog:
     """One process history of a run: the events that count, and how many lines did not.
 
-    `events` holds all kinds but train, in order; `last` is the last event of any kind.
+    `events` holds all kinds but train, in order (with `whole`, these too, and no windows); `last`
+    is the last event of any kind.
     """
+
+    whole: bool = False
 
     events: list[Located] = field(default_factory=list)
     windows: Windows = field(default_factory=Windows)
@@ -113,13 +123,12 @@ class EventLog:
         """Take an event, or say why not."""
         if event.seq <= self._seq:
             return f"event {event.seq} again (the last was {self._seq})"
-        if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
-            wrong = f"{event.correct1} and {event.correct5} correct of {event.count}"
-            return f"eval: {wrong} is not possible"
+        if reason := impossible(event):
+            return reason
         self._seq = event.seq
         if isinstance(event, Resume):
             self._supersede(event.from_seq)
-        if isinstance(event, Train):
+        if isinstance(event, Train) and not self.whole:
             try:
                 self.windows.add(event, line)
             except OverflowError:
@@ -155,9 +164,20 @@ class EventFile:
     rejected_count: int = 0
 
 
-def read_event_file(path: Path) -> EventFile:
-    """All that can be used of events.jsonl (or .gz). Raises OSError if it cannot be opened."""
-    found = EventFile([EventLog()])
+def impossible(event: AnyEvent) -> str:
+    """Why an event of valid form cannot be true, or ""."""
+    if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
+        wrong = f"{event.correct1} and {event.correct5} correct of {event.count}"
+        return f"eval: {wrong} is not possible"
+    return ""
+
+
+def read_event_file(path: Path, whole: bool = False) -> EventFile:
+    """All that can be used of events.jsonl (or .gz). Raises OSError if it cannot be opened.
+
+    `whole` keeps every field of the windows too, in memory of the size of the log.
+    """
+    found = EventFile([EventLog(whole)])
     with open_log(path) as file:
         for line, raw in raw_lines(file):
             if not raw.strip():
@@ -179,7 +199,7 @@ def _take(found: EventFile, event: AnyEvent, line: int) -> str:
         first = next((e for e, _ in log.events if isinstance(e, RunStart)), None)
         if first is not None and first.t_wall == event.t_wall:
             return "event 0 again"
-        log = EventLog()
+        log = EventLog(log.whole)
         found.logs.append(log)
     return log.add(event, line)
 

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, NoReturn, TypeVar
 from pydantic import ValidationError
 
 from proofrun.errors import ProofrunError, UsageError, one_line
-from proofrun.events import Event, Fault, RunEnd, RunStart
+from proofrun.events import AnyEvent, Event, Fault, RunEnd, RunStart
 from proofrun.runs import Plan, RunName
 
 from .eventlog import EventFile, EventLog, Located, Windows, read_event_file
@@ -184,19 +184,20 @@ def _read_run(folder: Path, shown: str) -> tuple[list[Run], list[Rejected]]:
     runs = []
     for part, log in enumerate(read.logs, 1):
         try:
-            plan = _plan(folder if len(read.logs) == 1 else None, log.events)
+            plan = plan_of(folder if len(read.logs) == 1 else None, log.events)
             name = RunName.parse(plan.run)
             assert plan.global_batch
         except (ProofrunError, ValidationError) as error:
             rejected.append(Rejected(f"{shown}/recipe.yaml", 0, one_line(error)[:300]))
             continue
         number = Path(shown).name if len(read.logs) == 1 else f"{Path(shown).name} ({part})"
-        status, message = _status(folder, log)
+        faults = [e.message for e, _ in log.events if isinstance(e, Fault)]
+        status, message = status_of(folder, log.last, faults)
         runs.append(Run(shown, number, name, plan, log, file, status, message))
     return runs, rejected
 
 
-def _plan(folder: Path | None, events: Sequence[Located]) -> Plan:
+def plan_of(folder: Path | None, events: Sequence[Located]) -> Plan:
     """From recipe.yaml, else from run_start, which carries a copy."""
     try:
         if folder is None:
@@ -209,7 +210,9 @@ def _plan(folder: Path | None, events: Sequence[Located]) -> Plan:
         return Plan.model_validate_json(json.dumps(starts[-1].plan))
 
 
-def _status(folder: Path, log: EventLog) -> tuple[Status, str]:
+def status_of(
+    folder: Path, last: AnyEvent | None, faults: Sequence[str] = ()
+) -> tuple[Status, str]:
     """The run's status and message: what rank 0 wrote last, and what launch left in status.json."""
     file = folder / "status.json"
     noted: tuple[Status, str] | None = None
@@ -222,7 +225,6 @@ def _status(folder: Path, log: EventLog) -> tuple[Status, str]:
         stale = file.stat().st_mtime < (folder / "events.jsonl").stat().st_mtime
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    last = log.last
     if isinstance(last, RunEnd):
         if last.status == "finished" and noted and noted[0] == "failed":
             return noted  # another rank died after rank 0 had finished
@@ -231,5 +233,4 @@ def _status(folder: Path, log: EventLog) -> tuple[Status, str]:
         # "finished" without its last line: the file is incomplete, so the run is not evidence.
         unfinished: Status = "interrupted" if noted[0] == "finished" else noted[0]
         return unfinished, noted[1]
-    faults = [e.message for e, _ in log.events if isinstance(e, Fault)]
     return "running", faults[-1] if faults else ""

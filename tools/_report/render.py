@@ -33,11 +33,16 @@ REJECTED_SHOWN = 20
 
 
 def write_text(path: Path, text: str) -> None:
+    """Raises WriteError."""
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises WriteError."""
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", errors="replace")
+        part.write_bytes(data)
         os.replace(part, path)
     except OSError as error:
         raise WriteError(
@@ -157,7 +162,9 @@ def _md(text: str) -> str:
     return re.sub(r"([\\|`*\[\]])", r"\\\1", escaped)
 
 
-def write_csv(out: Path, frames: dict[str, pd.DataFrame]) -> None:
-    """One file for each table; an empty table leaves an empty file."""
-    for name, frame in frames.items():
-        write_text(out / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n"))
+def csv_files(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """{file name: text} for each table; an empty table has its header only."""
+    return {
+        f"{name}.csv": frame.to_csv(index=False, lineterminator="\n")
+        for name, frame in frames.items()
+    }

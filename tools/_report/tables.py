@@ -36,7 +36,11 @@ EMPTY: dict[str, Sequence[str]] = {
 
 def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=None if rows else list(columns))
-    whole = [c for c in frame.columns if c == "cards" or c.endswith(("count", "_steps_limit"))]
+    whole = [
+        c
+        for c in frame.columns
+        if c in ("cards", "global_batch", "epochs") or c.endswith(("count", "_steps_limit"))
+    ]
     return frame.astype(dict.fromkeys(whole, "Int64"))  # 20, not 20.0 where a row has none
 
 
