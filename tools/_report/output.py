@@ -14,6 +14,7 @@ from .grids import grids
 from .page import page
 from .render import markdown, terminal, write_csv, write_text
 from .tables import frames
+from .words import speaker
 
 
 def write_report(report: Report, out: Path) -> Path:
@@ -21,11 +22,12 @@ def write_report(report: Report, out: Path) -> Path:
 
     Returns the path of the page. Raises WriteError.
     """
+    say = speaker("en")
     shown = grids(report)
     write_text(out / "report.md", markdown(shown, report.logs.rejected, report.summary))
     write_csv(out, frames(report))
     path = out / "report.html"
-    write_text(path, page(report, shown, figures(report.logs.runs)))
+    write_text(path, page(report, shown, figures(report.logs.runs), out, say))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an ASCII terminal has no ≥
     console = Console(file=sys.stdout, highlight=False)
