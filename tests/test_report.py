@@ -251,7 +251,7 @@ def test_the_page_is_self_contained_and_escapes_everything(tmp_path):
     below = [link for link in page.links if not link.startswith("#")]
     assert all((tmp_path / "report" / link).exists() for link in below), below
     assert not re.search(r"url\((?!#)|@import", text)
-    assert page.tags.count("svg") == 4 and "prefers-color-scheme: dark" in text
+    assert page.tags.count("svg") == 6 and "prefers-color-scheme: dark" in text
     assert "<script>" not in (tmp_path / "report" / "report.md").read_text()
 
 

@@ -68,7 +68,7 @@ class Evidence:
         self._uses += 1
         entry.uses.append((f"n{self._uses}", said))
         title = escape(clean("; ".join(key)))
-        return f'<a class=src id="n{self._uses}" href="#{entry.name}" title="{title}">{said}</a>'
+        return f'<a class=cite id="n{self._uses}" href="#{entry.name}" title="{title}">{said}</a>'
 
     def section(self, root: Path, folder: Path, say: Say) -> str:
         """Every cited line once. `root` is that of the logs, `folder` the page's own."""

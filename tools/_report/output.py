@@ -27,7 +27,7 @@ def write_report(report: Report, out: Path) -> Path:
     write_text(out / "report.md", markdown(shown, report.logs.rejected, report.summary))
     write_csv(out, frames(report))
     path = out / "report.html"
-    write_text(path, page(report, shown, figures(report.logs.runs), out, say))
+    write_text(path, page(report, shown, figures(report), out, say))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an ASCII terminal has no ≥
     console = Console(file=sys.stdout, highlight=False)

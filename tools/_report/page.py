@@ -11,7 +11,7 @@ from pathlib import Path
 from . import plots, units
 from .build import Report
 from .cells import SYMBOL, Grid, claim_name, conditions
-from .curves import Figure
+from .curves import Figure, Key
 from .evidence import Evidence
 from .sections import breakable, chip, section, t
 from .verdict import Judgement
@@ -99,23 +99,27 @@ def _card(where: str, judgement: Judgement, evidence: Evidence, say: Say) -> str
 def _curves(figures: Iterable[Figure], say: Say) -> str:
     parts = []
     for number, figure in enumerate(figures):
-        legend = "".join(
-            f'<li><span class=swatch style="background:var(--c{colour % plots.PALETTE})"></span>'
-            f"{t(label)}{'' if status == 'finished' else f' ({t(status)})'}</li>"
-            for label, colour, status in figure.runs
-        )
         panels = "\n".join(
-            f"<figure><figcaption>{t(plots.TITLES[panel.key])}</figcaption>"
-            f"{plots.svg(panel, f'{number}{panel.key}')}</figure>"
+            f"<figure><figcaption>{t(say(plots.TITLES[panel.key]))}{_legend(panel.legend)}"
+            f"</figcaption>{plots.svg(panel, f'{number}{panel.key}', say)}</figure>"
             for panel in figure.panels
         )
         parts.append(
-            f"<h3>{t(figure.model)} on {t(figure.data)}, over epochs</h3>\n"
-            f"<ul class=legend>{legend}</ul>\n<div class=panels>\n{panels}\n</div>"
+            f"<h3>{t(figure.model)} · {t(figure.data)}</h3>\n"
+            f"{_legend(figure.legend)}\n<div class=panels>\n{panels}\n</div>"
         )
     if not parts:
         return ""
-    return f'<section id="curves">\n<h2>Curves</h2>\n{chr(10).join(parts)}\n</section>'
+    return f'<section id="curves">\n<h2>{say("Curves")}</h2>\n{chr(10).join(parts)}\n</section>'
+
+
+def _legend(keys: Sequence[Key]) -> str:
+    items = "".join(
+        f'<li><span class=swatch style="color:var(--c{plots.look(colour)[0]})">'
+        f"{plots.sign(colour)}</span>{t(label)}</li>"
+        for label, colour in keys
+    )
+    return f"<ul class=legend>{items}</ul>" if keys else ""
 
 
 def _provenance(report: Report, say: Say) -> str:

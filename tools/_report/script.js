@@ -48,6 +48,7 @@ function sortable(table) {
   }
 
   const select = document.createElement("select");
+  select.name = "sort";
   select.add(new Option(words.given, "0 0"));
   heads.forEach((head, column) => {
     const title = head.textContent;
