@@ -130,14 +130,16 @@ def _provenance(report: Report, say: Say) -> str:
         packages = dict(facts.get("packages") or {})
         shown = {
             "command": " ".join(map(str, facts.get("command") or [])),
-            "commit": f"{facts.get('commit')}{' (changed)' if facts.get('dirty') else ''}",
+            "commit": f"{facts.get('commit') or ''}{' (changed)' if facts.get('dirty') else ''}",
             "device": run.device_name,
-            "seed": run.plan.seed,
+            "seed": str(run.plan.seed),
             "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
             "config": run.config_hash[:16],
             "log": run.file,
         }
-        rows = "".join(f"<dt>{t(key)}</dt><dd>{t(value)}</dd>" for key, value in shown.items())
+        rows = "".join(
+            f"<dt>{t(key)}</dt><dd>{t(value or 'n/a')}</dd>" for key, value in shown.items()
+        )
         title = f"{run.plan.run} / {run.number}: {run.status}"
         parts.append(f"<details><summary>{t(title)}</summary><dl>{rows}</dl></details>")
     return f'<section id="runs">\n<h2>Runs</h2>\n{chr(10).join(parts)}\n</section>'
