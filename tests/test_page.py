@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import gzip
 import hashlib
 import io
+import itertools
 import re
 import sys
 import tracemalloc
@@ -13,13 +15,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from fake_logs import FakeRun, imagenet
+from fake_logs import FakeRun, imagenet, quickstart
 from test_report import DIGITS, report
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+from _report import plots, words  # noqa: E402
+from _report.build import build  # noqa: E402
+from _report.curves import figures  # noqa: E402
 from _report.evidence import Source, lines_at, read_lines, relative_link  # noqa: E402
+from _report.grids import grids  # noqa: E402
+from _report.read import read_logs  # noqa: E402
+from _report.verdict import Verdict  # noqa: E402
 
 
 class Page(HTMLParser):
@@ -163,3 +171,74 @@ def test_a_page_of_long_runs_stays_small(tmp_path):
     text, page = made(tmp_path)
     assert len(text) < 600_000
     assert {"accuracy", "throughput", "mark", "curves", "evidence"} <= set(page.ids)
+
+
+def spoken_words() -> set[str]:
+    """Every literal that the renderers give to `say`."""
+    found = set()
+    for path in (ROOT / "tools" / "_report").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "say":
+                inner = [child for argument in node.args for child in ast.walk(argument)]
+                found |= {n.value for n in inner if isinstance(n, ast.Constant)}
+    return {word for word in found if isinstance(word, str)}
+
+
+def test_every_fixed_word_has_a_translation(tmp_path):
+    quickstart(tmp_path)
+    FakeRun(DIGITS, number=2, status="failed", stop_epoch=2, message="stopped").write(tmp_path)
+    tables = grids(build(read_logs([tmp_path]), ROOT / "recipes"))
+    assert len(spoken_words()) > 20
+    fixed = spoken_words() | {v.value for v in Verdict} | set(plots.TITLES.values())
+    fixed |= set(plots._WORDS) | {words.RULE}
+    for grid in tables:
+        fixed |= {grid.title, grid.empty, *(column.title for column in grid.columns)}
+    assert fixed - set(words.ZH) == set()
+    assert all(re.search(r"[\u4e00-\u9fff]", said) for said in set(words.ZH.values()) - {"zh-CN"})
+
+
+def test_chinese_is_for_readers_and_csv_for_programs(tmp_path):
+    quickstart(tmp_path)
+    english, _ = made(tmp_path)
+    csv = {path.name: path.read_text() for path in (tmp_path / "report").glob("*.csv")}
+    assert csv
+    done = report(tmp_path, "--lang", "zh")
+    assert done.returncode == 0, done.stderr
+    assert "\n吞吐率\n" in done.stdout and "复现" in done.stdout
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert '<html lang="zh-CN">' in text and '<html lang="en">' in english
+    heads = re.findall(r"<(?:th|h2|dt)[^>]*>([^<]+)<", text)
+    assert len(heads) > 40
+    assert {h for h in heads if not re.search(r"[\u4e00-\u9fff]", h)} <= {"AMP / FP32"}
+    assert "## 时间标记" in (tmp_path / "report" / "report.md").read_text()
+    assert csv == {path.name: path.read_text() for path in (tmp_path / "report").glob("*.csv")}
+
+
+def test_figures_show_scaling_time_and_wait(tmp_path):
+    imagenet(tmp_path)
+    (figure,) = figures(build(read_logs([tmp_path])))
+    panels = {panel.key: panel for panel in figure.panels}
+    assert set(panels) == {"loss", "accuracy", "time", "lr", "throughput", "wait", "scaling"}
+    assert panels["wait"].series[0].y == pytest.approx(2.0)
+    (measured,) = [s for s in panels["scaling"].series if not s.ideal]
+    (ideal,) = [s for s in panels["scaling"].series if s.ideal]
+    assert list(measured.x) == [1, 8] and ideal.y[-1] == pytest.approx(8 * measured.y[0])
+    assert {(c.value, c.x) for c in panels["scaling"].claims} == {(1600, 1), (13000, 8)}
+    assert panels["time"].marks == [3600]
+    assert ("mark_top1", 3600) in {(c.metric, c.x) for c in panels["time"].claims}
+    top1 = [s for s in panels["accuracy"].series if not s.second]
+    assert [s.y[-1] for s in top1] == pytest.approx([71.9, 71.9])
+
+
+def test_labels_of_claims_stay_apart_and_inside():
+    for levels in ([10.0, 12.0, 14.0], [150.0, 149.0], [0.0], [], [60.0, 1.0, 2.0, 150.0]):
+        places = plots._apart(levels, 22.0, 150.0)
+        order = sorted(places)
+        assert all(b - a >= 22.0 - 1e-9 for a, b in itertools.pairwise(order))
+        assert all(-60 <= place <= 150 for place in places)
+        assert [places[i] for i in sorted(range(len(levels)), key=levels.__getitem__)] == order
+
+
+def test_many_names_differ_without_colour():
+    looks = [plots.look(i) for i in range(64)]
+    assert len(set(looks)) == 64 and len({shape for _, shape in looks[:8]}) == 8

@@ -42,6 +42,12 @@ def parse_args() -> argparse.Namespace:
         help=f"exit {int(Exit.VERDICT)} unless at least one claim is shown and every claim shown "
         "is reproduced (inconclusive, n/a and different hardware fail too)",
     )
+    parser.add_argument(
+        "--lang",
+        choices=("en", "zh"),
+        default="en",
+        help="language of the tables' fixed words (CSV files stay English)",
+    )
     args = parser.parse_args()
     args.paths = args.paths or [bootstrap.folder("PROOFRUN_LOGS", "logs", None)]
     return args
@@ -57,7 +63,7 @@ def main() -> Exit:
 
     logs = read_logs(args.paths)
     report = build(logs, ROOT / "recipes" if args.all_claims else None)
-    page = write_report(report, args.out or _place(args.paths, logs.root))
+    page = write_report(report, args.out or _place(args.paths, logs.root), args.lang)
     if args.gate:
         print(f"gate: {'passed' if report.all_reproduced else 'failed'}")
     print(f"Report page: {page}")

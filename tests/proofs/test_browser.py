@@ -84,14 +84,16 @@ def tab(work) -> Iterator[Tab]:
         yield found
 
 
-@pytest.fixture(scope="module", params=["rehearsal", "imagenet"])
+@pytest.fixture(scope="module", params=["rehearsal", "imagenet", "chinese"])
 def report(request, work) -> Path:
-    """The page of the committed runs, and of the published ones as if their claims were true."""
-    logs, out = ROOT / "reports/rehearsal/logs", work / request.param
-    if request.param == "imagenet":
-        logs = work / "imagenet.logs"
+    """The page of the committed runs; of the published ones as if true; the same in Chinese."""
+    logs, out = work / "imagenet.logs", work / request.param
+    if request.param == "rehearsal":
+        logs = ROOT / "reports/rehearsal/logs"
+    elif not logs.exists():
         imagenet(logs)
-    shell([sys.executable, ROOT / "tools/report.py", logs, "--out", out])
+    language = "zh" if request.param == "chinese" else "en"
+    shell([sys.executable, ROOT / "tools/report.py", logs, "--out", out, "--lang", language])
     return out / "report.html"
 
 
@@ -104,7 +106,8 @@ def test_nothing_is_loaded_and_nothing_complains(tab, report, evidence):
     tab.screen(*DESK)
     tab.open(report)
     assert tab.complaints() == []
-    assert tab.js("document.documentElement.lang") == "en"
+    language = "zh-CN" if report.parent.name == "chinese" else "en"
+    assert tab.js("document.documentElement.lang") == language
     if report.parent.name == "rehearsal":
         evidence.figure("page of 30 runs, bytes", f"{report.stat().st_size:,}", "1,000,000")
         assert report.stat().st_size < 1_000_000

@@ -15,19 +15,9 @@ from .curves import Figure, Key
 from .evidence import Evidence
 from .sections import breakable, chip, section, t
 from .verdict import Judgement
-from .words import Say
+from .words import RULE, Say, summary
 
 _HERE = Path(__file__).parent
-_RULE = (
-    "d is measured minus claimed, positive is better; the margin is q·s·√(1 + 1/n): s is the "
-    "spread of at least 3 repeats with q of Student's t, or a known one (the row is marked n = 1 "
-    "or n = 2) with q = 1.645. Reproduced: d ≥ −tolerance + margin. Not reproduced: d < −tolerance "
-    "− margin. Inconclusive: in between, or no known s. A false verdict of either kind is at most "
-    "5 % likely. "
-    "Accuracy needs equal data, protocol, epochs, global batch and precision, as far as the claim "
-    "states them; speed and marks also need the claim's hardware, else they are compared only. "
-    "Missing is n/a, never a pass."
-)
 REJECTED_SHOWN = 500
 
 
@@ -38,7 +28,8 @@ def page(
     tables = [grid for grid in grids if grid.rows or grid.key not in ("references", "others")]
     evidence = Evidence()
     body = [
-        f"<header><h1>{say('proofrun report')}</h1><p class=muted>{t(report.summary)}</p></header>",
+        f"<header><h1>{say('proofrun report')}</h1>",
+        f"<p class=muted>{t(summary(report.summary, say))}</p></header>",
         _cards(report, evidence, say),
         *(section(grid, evidence, say) for grid in tables[:3]),
         _curves(figures, say),
@@ -46,7 +37,7 @@ def page(
         evidence.section(report.logs.root, folder, say),
         _provenance(report, say),
         _rejected(report, say),
-        f"<footer class=muted><p>{t(say(_RULE))}</p></footer>",
+        f"<footer class=muted><p>{t(say(RULE))}</p></footer>",
     ]
     main = "\n".join(part for part in body if part)
     return _document(f"<main>\n{main}\n</main>", say)
@@ -90,7 +81,7 @@ def _card(where: str, judgement: Judgement, evidence: Evidence, say: Say) -> str
     return (
         f"<li class=card><details><summary>{chip(verdict, f'{SYMBOL[verdict]} {say(verdict)}')}"
         f"<span class=big>{t(value)}</span>"
-        f"<span>{t(claim_name(judgement))} {say('claimed')} {t(bound)}{label}</span>"
+        f"<span>{t(say(claim_name(judgement)))} {say('claimed')} {t(bound)}{label}</span>"
         f"{breakable(f'<span class=sub>{t(where)}</span>')}</summary>"
         f"<p>{t(judgement.reason)}</p>{lines}</details></li>"
     )
@@ -138,11 +129,11 @@ def _provenance(report: Report, say: Say) -> str:
             "log": run.file,
         }
         rows = "".join(
-            f"<dt>{t(key)}</dt><dd>{t(value or 'n/a')}</dd>" for key, value in shown.items()
+            f"<dt>{say(key)}</dt><dd>{t(value or say('n/a'))}</dd>" for key, value in shown.items()
         )
-        title = f"{run.plan.run} / {run.number}: {run.status}"
+        title = f"{run.plan.run} / {run.number}: {say(run.status)}"
         parts.append(f"<details><summary>{t(title)}</summary><dl>{rows}</dl></details>")
-    return f'<section id="runs">\n<h2>Runs</h2>\n{chr(10).join(parts)}\n</section>'
+    return f'<section id="runs">\n<h2>{say("Runs")}</h2>\n{chr(10).join(parts)}\n</section>'
 
 
 def _rejected(report: Report, say: Say) -> str:
@@ -154,10 +145,11 @@ def _rejected(report: Report, say: Say) -> str:
         for r in rejected[:REJECTED_SHOWN]
     )
     rest = len(rejected) - REJECTED_SHOWN
-    more = f"<p class=muted>{rest} more in rejected_lines.csv</p>" if rest > 0 else ""
-    count = f"{len(rejected)} rejected line{'s' * (len(rejected) != 1)}"
+    more = f"<p class=muted>{rest} {say('more in rejected_lines.csv')}</p>" if rest > 0 else ""
+    count = f"{len(rejected)} {say('rejected line' if len(rejected) == 1 else 'rejected lines')}"
     return (
-        f'<section id="rejected">\n<h2>{count}</h2>\n<p class=muted>The rest of these files is '
-        f"used.</p>\n<details open><summary>Show</summary><ul>{items}</ul></details>{more}\n"
+        f'<section id="rejected">\n<h2>{count}</h2>\n'
+        f"<p class=muted>{say('The rest of these files is used.')}</p>\n"
+        f"<details open><summary>{say('Show')}</summary><ul>{items}</ul></details>{more}\n"
         "</section>"
     )

@@ -35,7 +35,7 @@ TITLES = {
 _MARKERS = ("o", "s", "^", "D", "v", "x", "+", "*")
 _SIGNS = ("●", "■", "▲", "◆", "▼", "×", "+", "★")
 _MARKED = 8  # markers on a line, about
-_WORDS = ("claim", "mark", "epoch", "cards")
+_WORDS = ("at mark", "claim", "mark", "epoch", "cards")
 _HEIGHT = 2.7 * 72  # points
 # Stand-ins in the drawing, replaced by CSS variables so that both colour schemes work.
 _INK, _MUTED, _GRID, _CLAIM = "#010101", "#020202", "#030303", "#040404"
