@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import itertools
+import json
 import re
 import sys
 import tracemalloc
@@ -242,3 +243,27 @@ def test_labels_of_claims_stay_apart_and_inside():
 def test_many_names_differ_without_colour():
     looks = [plots.look(i) for i in range(64)]
     assert len(set(looks)) == 64 and len({shape for _, shape in looks[:8]}) == 8
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", 1e300, -1e300, 1e-320, 0.0])
+def test_no_number_of_a_log_breaks_the_page(tmp_path, number):
+    """Clocks, losses and window times of any value; plans with claims and marks beyond reason."""
+    imagenet(tmp_path, windows_per_epoch=1)
+    for file in tmp_path.glob("*/*/events.jsonl"):
+        lines = []
+        for line in file.read_text().splitlines():
+            event = json.loads(line)
+            for name in ("mark_s", "loss", "lr", "window_s", "data_wait_s", "top1"):
+                if name in event:
+                    event[name] = number
+            lines.append(json.dumps(event))
+        file.write_text("\n".join(lines) + "\n")
+    for file in tmp_path.glob("*/*/recipe.yaml"):
+        plain = re.sub(
+            r"value: (71.86|13000|58)(\.0)?$", "value: 1.0e+300", file.read_text(), flags=re.M
+        )
+        file.write_text(plain.replace("3600.0", "1.0e+250"))
+    report_of = build(read_logs([tmp_path]))
+    for figure in figures(report_of):
+        for panel in figure.panels:
+            assert plots.svg(panel, "x", str).startswith("<svg")

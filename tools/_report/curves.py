@@ -68,12 +68,12 @@ class Panel:
         self.series.append(Series(colour, xs, ys, **look))  # type: ignore[arg-type]
 
     def claim(self, claimed: Claimed) -> None:
-        if claimed not in self.claims:
+        if claimed not in self.claims and max(abs(claimed.value), claimed.x or 0) < ABSURD:
             self.claims.append(claimed)
 
     @property
     def empty(self) -> bool:
-        return not any(np.isfinite(series.y).any() for series in self.series)
+        return not any((np.isfinite(s.x) & np.isfinite(s.y)).any() for s in self.series)
 
 
 @dataclass
@@ -144,7 +144,7 @@ def _over_epochs(runs: Sequence[Run], colours: dict[str, int]) -> list[Panel]:
         evals = [e for e in evals if e.protocol == protocol and e.count]
         top1 = [100 * e.correct1 / e.count for e in evals]
         time.add(colour, [e.mark_s for e in evals], top1, **many)
-        time.marks += [mark for mark in recipe.marks_s if mark not in time.marks]
+        time.marks += [m for m in recipe.marks_s if m not in time.marks and m < ABSURD]
         evals = [e for e in evals if e.why != "mark"]
         x = [e.epoch for e in evals]
         accuracy.add(colour, x, [100 * e.correct1 / e.count for e in evals], **many)
@@ -201,7 +201,7 @@ def _scaling(rows: Sequence[ThroughputRow], runs: Sequence[Run], colours: dict[s
 def _thin(x: list[float], y: list[float]) -> tuple[np.ndarray, np.ndarray]:
     """At most POINTS points: means over bins; what is not finite leaves a gap."""
     xs, ys = np.array(x, dtype=float), np.array(y, dtype=float)
-    xs[~np.isfinite(xs)] = math.nan
+    xs[~(np.abs(xs) < ABSURD)] = math.nan
     ys[~(np.abs(ys) < ABSURD)] = math.nan
     if len(xs) <= POINTS:
         return xs, ys

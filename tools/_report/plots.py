@@ -122,7 +122,9 @@ def _claims(axes: Axes, claims: list[Claimed], scale: float) -> None:
         if x is None:
             axes.axhline(value, color=_CLAIM, linewidth=1.0, linestyle=(0, (6, 2, 1, 2)))
         else:
-            axes.plot([x / scale], [value], "P", color=_CLAIM, markersize=7, zorder=5)
+            axes.plot(
+                [x / scale], [value], "P", color=_CLAIM, markersize=10, markerfacecolor="none"
+            )
             axes.hlines(value, x / scale, right, _CLAIM, linewidth=0.6, linestyle=(0, (1, 3)))
     axes.set_xlim(right=right)
     low, high = axes.get_ylim()
