@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 
 from tools._report.build import build
 from tools._report.curves import figures
+from tools._report.document import to_json
 from tools._report.eventlog import read_event_file
 from tools._report.grids import grids
 from tools._report.page import page
 from tools._report.read import read_logs
 from tools._report.render import markdown
 from tools._report.tables import frames
+from tools._report.words import speaker
 
 RUN = "Inceptionv2-Digits_AMP_6E_1CPU_Train"
 
@@ -39,10 +41,12 @@ def everything(logs: Path, draw: bool = True) -> tuple[str, object]:
     read = read_logs([logs])
     built = build(read)
     shown = grids(built)
-    markdown(shown, read.rejected, built.summary)
+    say = speaker("en")
+    markdown(shown, read.rejected, built.summary, say)
     frames(built)
-    curves = figures(read.runs)
-    return page(built, shown, curves if draw else []), read
+    to_json(built)
+    curves = figures(built)
+    return page(built, shown, curves if draw else [], logs / "report", say), read
 
 
 def put(tmp_path: Path, clean, content: bytes, name: str = "events.jsonl") -> Path:

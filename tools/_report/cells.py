@@ -60,6 +60,7 @@ class Grid:
     rows: list[GridRow] = field(default_factory=list)
     reasons: list[tuple[str, Verdict | None, str]] = field(default_factory=list)
     empty: str = "none"
+    optional: bool = False  # left out where it has no row
 
     def dense(self) -> Grid:
         """Without the columns that say nothing in any row."""
@@ -70,7 +71,7 @@ class Grid:
         ]
         rows = [GridRow(tuple(row.cells[i] for i in kept), row.continued) for row in self.rows]
         columns = tuple(self.columns[i] for i in kept)
-        return Grid(self.key, self.title, columns, rows, self.reasons, self.empty)
+        return Grid(self.key, self.title, columns, rows, self.reasons, self.empty, self.optional)
 
     def without_constants(self) -> tuple[Grid, str]:
         """For narrow screens: text columns with one value in all rows become words beside it."""
@@ -81,7 +82,7 @@ class Grid:
         kept = [i for i in range(len(self.columns)) if i not in told]
         rows = [GridRow(tuple(row.cells[i] for i in kept), row.continued) for row in self.rows]
         columns = tuple(self.columns[i] for i in kept)
-        grid = Grid(self.key, self.title, columns, rows, self.reasons, self.empty)
+        grid = Grid(self.key, self.title, columns, rows, self.reasons, self.empty, self.optional)
         return grid, " · ".join(said)
 
 

@@ -20,7 +20,7 @@ SHOWN = 20  # of each file
 def check(report: Report, folder: Path) -> bool:
     """Compare the files in `folder` with those of `report`; print each drift as old -> new."""
     drifted = []
-    for name, text in files(report).items():
+    for name, text in files(report, folder).items():
         try:
             old = (folder / name).read_bytes().decode("utf-8", "replace")
         except OSError as error:

@@ -36,6 +36,12 @@ def parse_args() -> argparse.Namespace:
         help=f"exit {int(Exit.VERDICT)} unless at least one claim is shown and every claim shown "
         "is reproduced (inconclusive, n/a and different hardware fail too)",
     )
+    parser.add_argument(
+        "--lang",
+        choices=("en", "zh"),
+        default="en",
+        help="language of the tables' fixed words (CSV and JSON stay English)",
+    )
     other = parser.add_argument_group("instead of writing a report").add_mutually_exclusive_group()
     other.add_argument(
         "--bundle",
@@ -141,7 +147,7 @@ def _report(args: argparse.Namespace) -> Exit:
     out = args.out or _place(args.paths, logs.root)
     if args.check:
         return Exit.OK if check(report, out) else Exit.VERDICT
-    page = write_report(report, out)
+    page = write_report(report, out, args.lang)
     if args.gate:
         print(f"gate: {'passed' if report.all_reproduced else 'failed'}")
     print(f"Report page: {page}")

@@ -78,8 +78,8 @@ class Windows:
 
     @property
     def rate(self) -> Column:
-        """images/s; not finite where the time of a window is 0."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        """images/s; not finite where the time of a window is 0, or next to it."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return np.asarray(self.images / self.window_s)
 
     def add(self, event: Train, line: int) -> None:

@@ -248,7 +248,7 @@ def _foreign(logs: Sequence[ForeignLog]) -> Grid:
         Column("Status"),
         Column("Cannot tell", wrap=True),
     )
-    grid = Grid("foreign", "Logs of other systems", columns)
+    grid = Grid("foreign", "Logs of other systems", columns, optional=True)
     for log in logs:
         f = figures(log.run)
         labels = "" if f.first_label is None else f"{f.first_label} – {f.last_label}"
@@ -293,7 +293,7 @@ def _claims(report: Report) -> Grid:
         Column("Result"),
         Column("Numbers", wrap=True),
     )
-    grid = Grid("claims", "The claims themselves", columns, empty="no claim can be checked")
+    grid = Grid("claims", "The claims themselves", columns, optional=True)
     for recipe in report.recipes:
         for f in findings(recipe):
             cells = (f.model, f.data, f.what, f.grade, f.numbers)
@@ -314,7 +314,7 @@ def _others(report: Report) -> Grid:
         Column("Message", wrap=True),
     )
     title = "Runs in no table above (in progress, failed, or flagged; not judged)"
-    grid = Grid("others", title, columns)
+    grid = Grid("others", title, columns, optional=True)
     for run in report.others:
         found = measure.so_far(run)
         numbers = [
@@ -341,7 +341,8 @@ def _references(report: Report) -> Grid:
         Column("img/s (cards)", True),
         Column("Recipe", wrap=True),
     )
-    grid = Grid("references", "As published elsewhere (theirs, not measured here)", columns)
+    elsewhere = "As published elsewhere (theirs, not measured here)"
+    grid = Grid("references", elsewhere, columns, optional=True)
     for recipe in report.recipes:
         for other in recipe.references:
             rates = [f"{rate:,.0f} ({n})" for n, rate in sorted(other.images_per_s.items())]

@@ -215,7 +215,7 @@ def _as_source(evals: Sequence[tuple[Eval, str]]) -> SourceScore | None:
 def steady(run: Run) -> npt.NDArray[np.bool_]:
     """Which windows count for throughput: after warm-up, of a finite and positive time."""
     w = run.windows
-    timed = np.isfinite(w.window_s) & (w.window_s > 0)
+    timed = np.isfinite(w.window_s) & (w.window_s > 0) & np.isfinite(w.rate)
     return np.asarray(timed & (w.warmup == 0) & (w.images > 0))
 
 

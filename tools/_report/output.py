@@ -15,24 +15,30 @@ from .grids import grids
 from .page import page
 from .render import csv_files, markdown, terminal, write_text
 from .tables import frames
+from .words import speaker, spoken, summary
 
 
-def files(report: Report) -> dict[str, str]:
-    """{file name: text} of all that is written; the same logs give the same bytes."""
-    shown = grids(report)
+def files(report: Report, out: Path, language: str = "en") -> dict[str, str]:
+    """{file name: text} of all that is written into `out`; the same logs give the same bytes.
+
+    `language`: en or zh, of the fixed words; CSV and JSON are English.
+    """
+    say = speaker(language)
+    shown = [spoken(grid, say) for grid in grids(report)]
+    said = summary(report.summary, say)
     return {
-        "report.md": markdown(shown, report.logs.rejected, report.summary),
+        "report.md": markdown(shown, report.logs.rejected, said, say),
         **csv_files(frames(report)),
         "report.json": to_json(report),
-        "report.html": page(report, shown, figures(report.logs.runs)),
+        "report.html": page(report, shown, figures(report), out, say),
     }
 
 
-def write_report(report: Report, out: Path) -> Path:
+def write_report(report: Report, out: Path, language: str = "en") -> Path:
     """Print the tables and write `files` into `out`. The path of the page. Raises WriteError."""
-    for name, text in files(report).items():
+    for name, text in files(report, out, language).items():
         write_text(out / name, text)
-    show(report)
+    show(report, language)
     return out / "report.html"
 
 
@@ -43,8 +49,9 @@ def stdout() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
-def show(report: Report) -> None:
+def show(report: Report, language: str = "en") -> None:
     """Print the tables with their reasoning, and the summary."""
-    console = stdout()
-    terminal(console, grids(report), report.logs.rejected)
-    console.print(f"\n{report.summary}", soft_wrap=True)
+    console, say = stdout(), speaker(language)
+    shown = [spoken(grid, say) for grid in grids(report)]
+    terminal(console, shown, report.logs.rejected, say)
+    console.print(f"\n{summary(report.summary, say)}", soft_wrap=True)

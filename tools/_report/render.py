@@ -21,6 +21,7 @@ from proofrun.errors import WriteError
 from .cells import Cell, Grid, GridRow, clean
 from .read import Rejected
 from .verdict import Verdict
+from .words import Say
 
 _STYLE = {
     Verdict.REPRODUCED: "bold green",
@@ -50,12 +51,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         ) from None
 
 
-def terminal(console: Console, grids: Sequence[Grid], rejected: Sequence[Rejected]) -> None:
+def terminal(
+    console: Console, grids: Sequence[Grid], rejected: Sequence[Rejected], say: Say
+) -> None:
     """Print the tables with their reasoning. No cell is cut: too narrow a screen gets lists."""
     for grid in grids:
-        if grid.key == "references" or (
-            grid.key in ("others", "foreign", "claims") and not grid.rows
-        ):
+        if grid.key == "references" or (grid.optional and not grid.rows):
             continue
         console.print(Text(f"\n{grid.title}", style="bold"))
         if not grid.rows:
@@ -63,20 +64,23 @@ def terminal(console: Console, grids: Sequence[Grid], rejected: Sequence[Rejecte
         else:
             _print_grid(console, grid.dense())
         for what, verdict, why in grid.reasons:
-            said = f"{verdict}: " if verdict else ""
+            said = f"{say(verdict)}: " if verdict else ""
             style = _STYLE[verdict] if verdict else "dim"
             line = Text.assemble("  ", (said, style), f"{what}: {why}", style="dim")
             console.print(line, soft_wrap=True)
     if rejected:
-        console.print(Text(f"\n{_count(rejected)}", style="bold"))
+        console.print(Text(f"\n{_count(rejected, say)}", style="bold"))
         for entry in rejected[:REJECTED_SHOWN]:
             console.print(Text(f"  {entry.source}: {clean(entry.reason)}"), soft_wrap=True)
         if len(rejected) > REJECTED_SHOWN:
-            console.print(f"  … {len(rejected) - REJECTED_SHOWN} more in rejected_lines.csv")
+            console.print(
+                f"  … {len(rejected) - REJECTED_SHOWN} {say('more in rejected_lines.csv')}"
+            )
 
 
-def _count(rejected: Sequence[Rejected]) -> str:
-    return f"{len(rejected)} rejected line{'s' * (len(rejected) != 1)} (the rest is used)"
+def _count(rejected: Sequence[Rejected], say: Say) -> str:
+    lines = say("rejected line" if len(rejected) == 1 else "rejected lines")
+    return f"{len(rejected)} {lines} {say('(the rest is used)')}"
 
 
 def _text(cell: Cell) -> Text:
@@ -129,22 +133,22 @@ def _print_list(console: Console, grid: Grid, row: GridRow) -> None:
     console.print()
 
 
-def markdown(grids: Sequence[Grid], rejected: Sequence[Rejected], summary: str) -> str:
+def markdown(grids: Sequence[Grid], rejected: Sequence[Rejected], summary: str, say: Say) -> str:
     """The whole report as Markdown, safe for any field."""
-    parts = ["# Report", _md(summary)]
+    parts = [f"# {say('Report')}", _md(summary)]
     for grid in grids:
-        if not grid.rows and grid.key in ("references", "foreign", "claims"):
+        if not grid.rows and grid.optional:
             continue
         parts += [f"## {grid.title}", _md_table(grid.dense()) if grid.rows else grid.empty]
         if grid.reasons:
             said = [
-                f"- {f'**{verdict}** ' if verdict else ''}{_md(what)}: {_md(why)}"
+                f"- {f'**{say(verdict)}** ' if verdict else ''}{_md(what)}: {_md(why)}"
                 for what, verdict, why in grid.reasons
             ]
             parts.append("\n".join(said))
     if rejected:
         lines = [f"- `{clean(r.source).replace('`', '')}`: {_md(r.reason)}" for r in rejected]
-        parts += [f"## {_count(rejected)}", "\n".join(lines)]
+        parts += [f"## {_count(rejected, say)}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 
