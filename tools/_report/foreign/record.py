@@ -120,12 +120,16 @@ class ForeignRun:
     @property
     def rates(self) -> list[float]:
         """images/s in the scope stated, the first epoch left out; [] where none is stated."""
-        return self._rates.after_first()
+        return self._rates.after(self._first_label)
 
     @property
     def step_s(self) -> list[float]:
         """Seconds a step, the first epoch left out."""
-        return self._steps.after_first()
+        return self._steps.after(self._first_label)
+
+    @property
+    def _first_label(self) -> int | None:
+        return self.epochs[0].label if self.epochs else None
 
     @property
     def cards(self) -> int | None:
@@ -166,12 +170,13 @@ class _Rates:
             self._ends.pop()
         del self._windows[self._ends[-1][1] if self._ends else 0 :]
 
-    def after_first(self) -> list[float]:
+    def after(self, first: int | None) -> list[float]:
+        """Without those of the epoch labelled `first`, unless they are all there is."""
         if self._of_epoch:
-            labels = sorted(self._of_epoch)
-            return [self._of_epoch[label] for label in (labels[1:] or labels)]
-        first = self._ends[0][1] if len(self._ends) > 1 else 0
-        return list(self._windows[first:])
+            labels = sorted(label for label in self._of_epoch if label != first)
+            return [self._of_epoch[label] for label in labels or self._of_epoch]
+        skip = len(self._ends) > 1 and self._ends[0][0] == first
+        return list(self._windows[self._ends[0][1] if skip else 0 :])
 
 
 class Sink:
@@ -190,6 +195,8 @@ class Sink:
         self._seen: deque[tuple[object, ...]] = deque(maxlen=REMEMBERED)
         self._run = ForeignRun()
         self._start_pending: int | None = None
+        self._start_s: float | None = None
+        self._stamp_line = 0
         self._labels: set[int] = set()
         self._label: int | None = None
         self._step: float | None = None
@@ -220,7 +227,10 @@ class Sink:
         if self._start_pending is not None:
             return
         self._start_pending = self.line
-        self._clock.pause()
+        self._clock.pause(stamped=self._stamp_line == self.line)
+        self._start_s = self._clock.seconds if self._stamp_line == self.line else None
+        if self._start_s is not None and self._run.last_stamp_s is not None:
+            self._run.last_stamp_s = min(self._run.last_stamp_s, self._start_s)
 
     def clock(self, seconds: float, dated: bool = True) -> None:
         """The time stamp of the current line, in seconds of any one origin. Before its record."""
@@ -229,7 +239,10 @@ class Sink:
         now = self._clock.at(seconds, dated)
         run = self._run
         run.timed = True
-        if run.first_stamp_s is None and self._start_pending is None:
+        self._stamp_line = self.line
+        if self._start_pending is not None:
+            return  # whose time this is will be seen at the next record
+        if run.first_stamp_s is None:
             run.first_stamp_s = now
         run.last_stamp_s = now
 
@@ -265,7 +278,12 @@ class Sink:
         key = ("train", label, step, loss, rate, step_s, whole)
         if key in self._seen:
             return
-        if step is not None and not whole and ("step", label, step) in self._seen:
+        if (
+            step is not None
+            and not whole
+            and ("step", label, step) in self._seen
+            and not self._from_the_start(label, step)
+        ):
             self._remark("several ranks write here: the first line of each step is used")
             return
         self._seen.append(key)
@@ -281,13 +299,14 @@ class Sink:
         last = run.epochs[-1] if run.epochs and run.epochs[-1].label == label else None
         if last is not None and last.epoch == label + 1 and last.mean and not whole:
             return  # the epoch has been summed up
+        mean = loss is not None and (mean or whole)
         if last is not None:
             run.epochs.pop()
-            loss, mean = (last.loss, last.mean) if loss is None else (loss, mean or whole)
+            loss, mean = (last.loss, last.mean) if loss is None else (loss, mean)
             lr = last.lr if lr is None else lr
         elif len(run.epochs) >= MAX_EPOCHS:
             raise BadRecord(f"more than {MAX_EPOCHS} epochs")
-        point = TrainPoint(self.line, label, epoch, loss, mean or whole, lr, rate, self._elapsed())
+        point = TrainPoint(self.line, label, epoch, loss, mean, lr, rate, self._elapsed())
         run.epochs.append(point)
         if rate is not None and rate > 0:
             run._rates.add(label, rate, rate_mean, whole)
@@ -328,20 +347,32 @@ class Sink:
                 self._place(label, None)
         else:
             label = self._label
-        key = ("eval", series, label, top1, top5, loss)
+            self._record_time()
+        key = ("eval", series, label, epochs_done, top1, top5, loss)
         if key in self._seen:
             return
         self._seen.append(key)
         points = self._owner().evals.setdefault(series, [])
-        if points and points[-1].label == label and epochs_done is None:
-            if points[-1].top1 is not None or top1 is None:
-                self._remark("several evaluations after one epoch: the first is used")
-                return
-            points.pop()
-        if len(points) >= MAX_EPOCHS:
-            raise BadRecord(f"more than {MAX_EPOCHS} evaluations")
         epoch = epochs_done if epochs_done is not None else None if label is None else label + 1.0
         where = (self.line, label if epochs_done is None else None, epoch)
+        last = points[-1] if points and points[-1][1:3] == where[1:] else None
+        if last is not None:
+            before = (last.top1, last.top5, last.loss)
+            given = (top1, top5, loss)
+            if all(old is None or new is None for old, new in zip(before, given, strict=True)):
+                top1, top5, loss = (
+                    old if new is None else new for old, new in zip(before, given, strict=True)
+                )
+                if top1 is not None and top5 is not None and top5 < top1 - 1e-3:
+                    raise BadRecord(f"top5 {top5} % is less than top1 {top1} %")
+                points.pop()  # one evaluation on several lines
+            elif last.top1 is None and top1 is not None:
+                points.pop()
+            elif where[1:] != (None, None):
+                self._remark("several evaluations after one epoch: the first is used")
+                return
+        if len(points) >= MAX_EPOCHS:
+            raise BadRecord(f"more than {MAX_EPOCHS} evaluations")
         points.append(EvalPoint(*where, top1, top5, loss, images, self._elapsed()))
 
     def end(self, status: str = "") -> None:
@@ -388,14 +419,7 @@ class Sink:
         first = run.epochs[0].label if run.epochs else label
         back = current is not None and (
             label < current
-            or (
-                label == current
-                and step is not None
-                and self._step is not None
-                and step < self._step
-                and self._steps_seen >= 3
-                and step <= 1 + 0.02 * self._step
-            )
+            or (label == current and step is not None and self._from_the_start(label, step))
         )
         if trained and current is not None and (back or self._start_pending is not None):
             if label <= first and (back or self._start_pending is not None):
@@ -413,9 +437,24 @@ class Sink:
         if step is None:
             self._step = None
         self._steps_seen += 1
-        if self._run.timed and self._run.first_stamp_s is None:
-            self._run.first_stamp_s = self._clock.seconds
+        self._record_time()
         self._owner()
+
+    def _from_the_start(self, label: int, step: float) -> bool:
+        """Whether an epoch begins again, and not only a rank that lags behind the others."""
+        current, last = self._label, self._step
+        if current is None or last is None or label > current or step >= last:
+            return False
+        return label < current or (self._steps_seen >= 3 and step <= 1 + 0.02 * last)
+
+    def _record_time(self) -> None:
+        """The run has a record at this time, since its start if that was stamped."""
+        run, seconds = self._run, self._clock.seconds
+        if run.timed:
+            if run.first_stamp_s is None:
+                run.first_stamp_s = seconds if self._start_s is None else self._start_s
+            run.last_stamp_s = seconds
+        self._start_s = None
 
     def _next_run(self) -> None:
         facts = self._run.facts
