@@ -36,7 +36,7 @@ class Format:
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
-MODULES = ("torch_imagenet",)
+MODULES = ("ascend_googlenet", "cambricon", "torch_imagenet")
 
 
 def formats() -> list[Format]:
