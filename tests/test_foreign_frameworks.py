@@ -140,3 +140,169 @@ def test_cambricon_metrics_that_are_none(tmp_path):
     found = read(tmp_path, cambricon(2, False) + broken + cambricon(3, False, 0.5))
     assert [figures(run).epochs_trained for run in found.runs] == [2, 3]
     assert all(not run.rates for run in found.runs) and found.rejected_count == 1
+
+
+# ---- MindSpore -------------------------------------------------------------------------------
+
+
+def monitors(epochs: int = 4, prefix: str = "", evals: bool = True) -> str:
+    lines = []
+    for epoch in range(1, epochs + 1):
+        stamp = f"2021-01-01 1{epoch}:00:00,500 " if prefix else ""
+        lines.append(f"{stamp}{prefix}epoch: {epoch} step: 625, loss is {5 - epoch}.5")
+        took = 1000.0 if epoch == 1 else 100.0 + epoch
+        lines.append(
+            f"{stamp}{prefix}Train epoch time: {took * 625} ms, per step time: {took:.3f} ms"
+        )
+        if evals:
+            lines.append(f"{stamp}{prefix}epoch: {epoch}, acc: 0.{50 + epoch}")
+    return "\n".join(lines) + "\n"
+
+
+def test_mindspore_monitors(tmp_path):
+    run, fig = one(tmp_path, monitors(prefix="INFO "), "mindspore")
+    assert (fig.epochs_trained, fig.first_label, fig.evals) == (4, 1, 4)
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 1.5
+    assert not fig.last_loss_is_mean and fig.rate is None
+    assert fig.step_s == pytest.approx(0.103)
+    assert top1(fig) == [54.0, 54.0] and fig.final is not None and fig.final.epoch == 4
+    assert fig.span_s == 3 * 3600
+    mark = at_mark(run, 3600).eval
+    assert mark is not None and mark.top1 == 52.0
+
+
+def test_mindspore_result_lines(tmp_path):
+    """A checkpoint's name gives the epoch; Chinese prose around a dict is no evaluation."""
+    text = monitors(90, evals=False)
+    text += "训练后，最后得到{'Accuracy': 0.97}\n"
+    text += "result: {'top_5_accuracy': 0.91, 'top_1_accuracy': 0.72} ckpt=./a-45_625.ckpt\n"
+    text += "result:{'top_5_accuracy':0.92,'top_1_accuracy':0.71} ckpt= ./a-90_625 .ckpt\n"
+    run, fig = one(tmp_path, text, "mindspore")
+    assert [(e.epoch, e.top1, e.top5) for e in run.evals[""]] == [(45, 72, 91), (90, 71, 92)]
+    assert fig.epochs_trained == 90 and top1(fig) == [71.0, 72.0]
+
+
+def test_mindspore_model_zoo_counts_from_0(tmp_path):
+    lines = []
+    for epoch in range(3):
+        for step in range(5):
+            lines.append(
+                f"epoch: [  {epoch}/200], step:[{step:5d}/    5], loss:[{4 - epoch:.3f}/4.1], "
+                "time:[140.236], lr:[0.100]"
+            )
+        lines.append(f"epoch time: 140522.500, per step time: 224.836, avg loss: {4.2 - epoch:.3f}")
+    run, fig = one(tmp_path, "\n".join(lines), "mindspore")
+    assert (fig.epochs_trained, fig.first_label) == (3, 0)
+    assert run.epochs[-1].epoch == 3 and fig.last_loss_is_mean
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 2.2
+    assert fig.step_s == pytest.approx(0.224836)
+
+
+def test_mindcv(tmp_path):
+    lines = ["[2023-01-01 10:00:00] __main__ INFO - Essential", "Number of devices: 8"]
+    lines += ["Batch size: 128", "Model: googlenet"]
+    for epoch in range(1, 4):
+        for step in (1, 500, 1000):
+            lines.append(
+                f"[2023-01-01 1{epoch}:00:00] mindcv.utils.callbacks INFO - Epoch: [{epoch}/300], "
+                f"batch: [{step}/1000], loss: {9 - epoch}.25, lr: 0.01, time: {step / 10 or 1:.6f}s"
+            )
+        lines.append(
+            f"[2023-01-01 1{epoch}:10:00] mindcv.utils.callbacks INFO - Validation "
+            f"Top_1_Accuracy: {60 + epoch}.0000%, Top_5_Accuracy: 90.0000%, time: 14.1s"
+        )
+    lines.append("The best validation Top_1_Accuracy is: 99.2560% at epoch 2.")
+    run, fig = one(tmp_path, "\n".join(lines), "mindspore")
+    assert (fig.epochs_trained, fig.evals, run.cards) == (3, 3, 8)
+    assert top1(fig) == [63.0, 63.0] and run.facts["model"].value == "googlenet"
+    assert run.facts["batch_per_card"].value == 128 and run.facts["epochs"].value == 300
+
+
+def test_mindcv_table(tmp_path):
+    rows = "".join(
+        f"{e:<20}{9 - e:<20.6f}{60 + e}.0000%{'':<12}{80 + e}.0000%{'':<12}9.10\n" for e in (1, 2)
+    )
+    text = f"{'Epoch':<20}{'TrainLoss':<20}Top_1_Accuracy      Top_5_Accuracy   TrainTime\n" + rows
+    _, fig = one(tmp_path, text, "mindspore")
+    assert fig.epochs_trained == 2 and top1(fig) == [62.0, 62.0]
+    assert fig.final is not None and fig.final.top5 == 82
+    found = read(tmp_path, text + f"{3:<20}{2.0:<20}76.1   90.0   9.10\n")
+    assert found.rejected_count == 1  # 76.1 without a sign is no fraction
+
+
+# ---- PaddleClas ------------------------------------------------------------------------------
+
+BANNER = "==        PaddleClas is powered by PaddlePaddle !        ==\n"
+
+
+def paddleclas(epochs: range = range(1, 5), ema: bool = False, hour: int = 0) -> str:
+    config = ["Arch : ", "    class_num : 10", "    name : GoogLeNet", "DataLoader : "]
+    config += ["    Eval : ", "        sampler : ", "            batch_size : 999"]
+    config += ["    Train : ", "        sampler : ", "            batch_size : 64"]
+    config += ["Global : ", "    epochs : 4", "    checkpoints : None", "    seed : 7"]
+    text = BANNER + "".join(f"[2022/01/10 {hour:02d}:00:00] root INFO: {c}\n" for c in config)
+    for epoch in epochs:
+        at = f"[2022/01/10 {hour + epoch:02d}:00:00] root INFO: "
+        for step in (0, 50, 99):
+            text += (
+                f"{at}[Train][Epoch {epoch}/4][Iter: {step}/100]lr: 0.06000, CELoss: 4.5, "
+                f"loss: {9 - epoch}.3, batch_cost: 0.5s, reader_cost: 0.05, "
+                f"ips: {100 * epoch + step / 100:.5f} images/sec, eta: 178 days, 3:40:40\n"
+            )
+        text += f"{at}[Train][Epoch {epoch}/4][Avg]CELoss: 4.5, loss: {9 - epoch}.25\n"
+        score = f"{at}[Eval][Epoch {epoch}][Avg]CELoss: 1.5, loss: 1.5, top1: 0.{60 + epoch}\n"
+        text += score + f"{at}[Eval][Epoch {epoch}][best metric: 0.7]\n"
+        text += score.replace("top1: 0.6", "top1: 0.7") if ema else ""
+    return text
+
+
+def test_paddleclas(tmp_path):
+    run, fig = one(tmp_path, paddleclas(), "paddleclas")
+    assert (fig.epochs_trained, fig.first_label, fig.evals) == (4, 1, 4)
+    assert fig.rate is not None and fig.rate.scope == "per card" and fig.rate.all_cards is None
+    assert (fig.rate.mean, fig.rate.n) == (pytest.approx(300.99), 3)
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 5.25
+    assert fig.final is not None and top1(fig) == [64, 64] and fig.final.top5 is None
+    assert fig.span_s == 4 * 3600
+    mark = at_mark(run, 3600).eval  # since the first line on training
+    assert mark is not None and mark.top1 == 62
+    said = {key: run.facts[key].value for key in ("model", "batch_per_card", "classes", "epochs")}
+    assert said == {"model": "GoogLeNet", "batch_per_card": 64, "classes": 10, "epochs": 4}
+    assert "resumed_from" not in run.facts and "cards" not in run.facts
+
+
+def test_paddleclas_averaged_weights_and_second_logger(tmp_path):
+    """Every line twice; the second evaluation of an epoch is the averaged weights'."""
+    text = paddleclas(ema=True)
+    twice = "".join(line * 2 for line in text.splitlines(keepends=True))
+    run, fig = one(tmp_path, twice, "paddleclas")
+    assert {key: len(found) for key, found in run.evals.items()} == {"": 4, "EMA": 4}
+    assert top1(fig) == [64, 64] and top1(figures(run, "EMA")) == [74, 74]
+    assert fig.epochs_trained == 4
+
+
+def test_paddleclas_restart_counts_an_epoch_once(tmp_path):
+    text = paddleclas(range(1, 4)) + paddleclas(range(3, 5), hour=10)
+    run, fig = one(tmp_path, text, "paddleclas")
+    assert (fig.epochs_trained, fig.evals) == (4, 4)
+    assert any("went on" in remark for remark in run.remarks)
+    assert fig.span_s == 3 * 3600 + 4 * 3600  # without the hours in between
+
+
+def test_paddleclas_1(tmp_path):
+    text = BANNER
+    for epoch in range(3):
+        at = f"2021-03-19 21:{epoch}0:06,157 - INFO - "
+        for step in (0, 10, 20):
+            text += (
+                f"{at}epoch:{epoch}  , train step:{step:<4}, top1: 0.1, top5: 0.2, loss: {5 - epoch}"
+                f".5, lr: 0.003748, batch_cost: 0.5 s, reader_cost: 0.1 s, ips: 64.5 images/sec.\n"
+            )
+        text += f"{at}END epoch:{epoch}   train top1: 0.1, loss: {5 - epoch}.4,  ips: 65.5 images/sec.\n"
+        text += f"{at}epoch:{epoch}  , valid step:0  , top1: 0.99, loss: 1.0, ips: 9.0 images/sec\n"
+        text += f"{at}END epoch:{epoch}   valid top1: 0.5{epoch}, top5: 0.8{epoch}, loss: 1.{epoch}\n"
+    run, fig = one(tmp_path, text, "paddleclas1")
+    assert (fig.epochs_trained, fig.evals, fig.first_label) == (3, 3, 0)
+    assert top1(fig) == [pytest.approx(52), pytest.approx(52)]
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 3.4
+    assert fig.rate is not None and fig.rate.median == 65.5 and run.rates == [65.5, 65.5]

@@ -36,7 +36,7 @@ class Format:
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
-MODULES = ("ascend_googlenet", "cambricon", "torch_imagenet")
+MODULES = ("ascend_googlenet", "cambricon", "mindspore", "paddleclas", "torch_imagenet")
 
 
 def formats() -> list[Format]:

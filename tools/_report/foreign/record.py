@@ -112,6 +112,7 @@ class ForeignRun:
     stated_start_s: float | None = None
     stated_end_s: float | None = None
     first_stamp_s: float | None = None
+    first_record_s: float | None = None
     last_stamp_s: float | None = None
     timed: bool = False
     _rates: _Rates = field(default_factory=lambda: _Rates())
@@ -139,7 +140,7 @@ class ForeignRun:
     @property
     def origin_s(self) -> float | None:
         """Where the run's time starts: a stated start, else its first record's stamp."""
-        return self.stated_start_s if self.stated_start_s is not None else self.first_stamp_s
+        return self.stated_start_s if self.stated_start_s is not None else self.first_record_s
 
 
 class _Rates:
@@ -227,6 +228,7 @@ class Sink:
         if self._start_pending is not None:
             return
         self._start_pending = self.line
+        self._seen.clear()  # the same numbers again are another process's
         self._clock.pause(stamped=self._stamp_line == self.line)
         self._start_s = self._clock.seconds if self._stamp_line == self.line else None
         if self._start_s is not None and self._run.last_stamp_s is not None:
@@ -240,7 +242,9 @@ class Sink:
         run = self._run
         run.timed = True
         self._stamp_line = self.line
-        if self._start_pending is not None:
+        if self._start_pending is not None and self._start_s is None:
+            self._start_s = now
+        if self._start_pending is not None and run.first_stamp_s is not None:
             return  # whose time this is will be seen at the next record
         if run.first_stamp_s is None:
             run.first_stamp_s = now
@@ -453,6 +457,8 @@ class Sink:
         if run.timed:
             if run.first_stamp_s is None:
                 run.first_stamp_s = seconds if self._start_s is None else self._start_s
+            if run.first_record_s is None:
+                run.first_record_s = seconds
             run.last_stamp_s = seconds
         self._start_s = None
 
