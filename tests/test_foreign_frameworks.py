@@ -295,14 +295,165 @@ def test_paddleclas_1(tmp_path):
         at = f"2021-03-19 21:{epoch}0:06,157 - INFO - "
         for step in (0, 10, 20):
             text += (
-                f"{at}epoch:{epoch}  , train step:{step:<4}, top1: 0.1, top5: 0.2, loss: {5 - epoch}"
-                f".5, lr: 0.003748, batch_cost: 0.5 s, reader_cost: 0.1 s, ips: 64.5 images/sec.\n"
+                f"{at}epoch:{epoch}  , train step:{step:<4}, top1: 0.1, top5: 0.2, "
+                f"loss: {5 - epoch}.5, lr: 0.003748, batch_cost: 0.5 s, ips: 64.5 images/sec.\n"
             )
-        text += f"{at}END epoch:{epoch}   train top1: 0.1, loss: {5 - epoch}.4,  ips: 65.5 images/sec.\n"
+        text += f"{at}END epoch:{epoch}   train loss: {5 - epoch}.4,  ips: 65.5 images/s\n"
         text += f"{at}epoch:{epoch}  , valid step:0  , top1: 0.99, loss: 1.0, ips: 9.0 images/sec\n"
-        text += f"{at}END epoch:{epoch}   valid top1: 0.5{epoch}, top5: 0.8{epoch}, loss: 1.{epoch}\n"
+        text += f"{at}END epoch:{epoch}   valid top1: 0.5{epoch}, top5: 0.8{epoch}, loss: 1.0\n"
     run, fig = one(tmp_path, text, "paddleclas1")
     assert (fig.epochs_trained, fig.evals, fig.first_label) == (3, 3, 0)
     assert top1(fig) == [pytest.approx(52), pytest.approx(52)]
     assert fig.last_train_loss is not None and fig.last_train_loss.value == 3.4
     assert fig.rate is not None and fig.rate.median == 65.5 and run.rates == [65.5, 65.5]
+
+
+# ---- MXNet -----------------------------------------------------------------------------------
+
+
+def mxnet(epochs: int = 3, newer: bool = True) -> str:
+    text = "INFO:root:start with arguments Namespace(batch_size=256, gpus='0,1,2,3', "
+    text += "kv_store='device', network='googlenet', num_classes=10, num_epochs=3)\n"
+    for epoch in range(epochs):
+        for step in (20, 40):
+            batch = f"{step - 20}-{step}" if newer else step
+            text += (
+                f"INFO:root:Epoch[{epoch}] Batch [{batch}]\tSpeed: {1000 + 10 * epoch + step}.50 "
+                f"samples/sec\t{'' if newer else 'Train-'}accuracy=0.99\t"
+                f"cross-entropy={4 - epoch}.5\n"
+            )
+        text += f"INFO:root:Epoch[{epoch}] Train-accuracy=0.98\n"
+        text += f"INFO:root:Epoch[{epoch}] Train-cross-entropy={4 - epoch}.25\n"
+        text += f"INFO:root:Epoch[{epoch}] Time cost=190.507\n"
+        text += f"INFO:root:Epoch[{epoch}] Validation-accuracy=0.5{epoch}\n"
+        text += f"INFO:root:Epoch[{epoch}] Validation-top_k_accuracy_5=0.8{epoch}\n"
+        text += f"INFO:root:Epoch[{epoch}] Validation-cross-entropy=1.{epoch}\n"
+    return text
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_mxnet(tmp_path, newer):
+    run, fig = one(tmp_path, mxnet(newer=newer), "mxnet")
+    assert (fig.epochs_trained, fig.first_label, fig.evals) == (3, 0, 3)
+    assert fig.final is not None and top1(fig) == [52, 52]
+    assert (fig.final.top5, fig.final.loss, fig.final.epoch) == (82, 1.2, 3)
+    assert fig.rate is not None and fig.rate.scope == "all cards"
+    assert run.rates == [1030.5, 1050.5, 1040.5, 1060.5]
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 2.25
+    assert run.cards == 4 and run.facts["global_batch"].value == 256
+    assert at_mark(run, 3600).why == "no time stamps in this format"
+
+
+def test_gluon_errors_are_turned_round(tmp_path):
+    text = ""
+    for epoch in range(3):
+        at = f"2019-01-01 1{epoch}:00:00,100 "
+        text += f"{at}Epoch[{epoch}] Batch [49]\tSpeed: 99.5 samples/sec\taccuracy=0.2\tlr=0.4\n"
+        text += f"{at}[Epoch {epoch}] training: accuracy=0.3\n"
+        text += f"{at}[Epoch {epoch}] speed: {1000 + epoch} samples/sec\ttime cost: 190.5\n"
+        text += f"{at}[Epoch {epoch}] validation: err-top1=0.{5 - epoch} err-top5=0.1\n"
+    run, fig = one(tmp_path, text, "mxnet")
+    assert top1(fig) == [pytest.approx(70)] * 2 and fig.final is not None
+    assert fig.final.top5 == pytest.approx(90) and run.rates == [1001, 1002]
+    assert fig.last_train_loss is None and fig.span_s == 7200
+
+
+def test_gluon_cifar(tmp_path):
+    text = "".join(
+        f"INFO:root:[Epoch {e}] train=0.45 val=0.5{e} loss={2 - e}.5 time: 25.0\n" for e in range(2)
+    )
+    _, fig = one(tmp_path, text, "mxnet")
+    assert fig.epochs_trained == 2 and top1(fig) == [51, 51]
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 1.5
+
+
+# ---- Keras -----------------------------------------------------------------------------------
+
+
+def keras(epochs: int = 3, three: bool = False, glue: str = "\r") -> str:
+    text = ""
+    for epoch in range(1, epochs + 1):
+        text += f"Epoch {epoch}/90\n"
+        for step in (1, 50, 100):
+            bar = "\x1b[32m━━━━━━\x1b[0m" if three else f"[{'=' * 10}>.....]"
+            eta = "\x1b[1m1:20\x1b[0m 50ms/step" if three else "- ETA: 1:20"
+            text += f"{step:3d}/100 {bar} {eta} - loss: {9 - epoch}.{step:03d} - acc: 0.1{glue}"
+        bar = "\x1b[32m━━━━━━\x1b[0m \x1b[1m12s\x1b[0m" if three else f"[{'=' * 20}] - 12s"
+        text += (
+            f"100/100 {bar} {40 + epoch}ms/step - loss: {9 - epoch}.1000 - accuracy: 0.2 - "
+            f"top_k_categorical_accuracy: 0.9 - val_loss: 1.{epoch} - val_accuracy: 0.5{epoch} - "
+            f"val_top_k_categorical_accuracy: 0.8{epoch} - lr: 0.0010\n"
+        )
+        text += f"Epoch {epoch}: val_accuracy improved from 0.1 to 0.5, saving model to a.h5\n"
+    bar = "━━━━━━ 3s" if three else f"[{'=' * 20}] - 3s"
+    return text + f"40/40 {bar} 70ms/step - loss: 1.7 - accuracy: 0.99\n"
+
+
+@pytest.mark.parametrize("three", [True, False])
+@pytest.mark.parametrize("glue", ["\r", "\n", "\x08\x08\r"])
+def test_keras(tmp_path, three, glue):
+    """Overwritten bars, and an evaluate() at the end that is no epoch's validation."""
+    run, fig = one(tmp_path, keras(three=three, glue=glue), "keras")
+    assert (fig.epochs_trained, fig.first_label, fig.evals) == (3, 1, 3)
+    assert top1(fig) == [53, 53] and fig.final is not None
+    assert (fig.final.top5, fig.final.loss) == (83, 1.3)
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 6.1
+    assert fig.last_loss_is_mean and fig.rate is None
+    assert fig.step_s == pytest.approx(0.0425)
+    assert top1(figures(run, "evaluate"))[0] == 99
+
+
+def test_keras_without_bars(tmp_path):
+    text = "".join(
+        f"Epoch {e}/2\n{'100/100' if e == 1 else ''} - {e}2s - loss: {4 - e}.5 - acc: 0.1 - "
+        f"val_loss: 1.5 - val_acc: 0.{e}5\n"
+        for e in (1, 2)
+    )
+    _, fig = one(tmp_path, text, "keras")
+    assert fig.epochs_trained == 2 and top1(fig) == [25, 25]
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 2.5
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_keras_csv(tmp_path, separator):
+    text = "epoch,accuracy,loss,lr,val_accuracy,val_loss\n"
+    text += "".join(f"{e},0.1,{3 - e}.5,0.1,{0.5 + e / 10:.1f},1.5\n" for e in range(3))
+    text += "3,NA,nan,,,\n"
+    run, fig = one(tmp_path, text.replace(",", separator), "keras-csv")
+    assert (fig.epochs_trained, fig.evals, fig.first_label) == (4, 3, 0)
+    assert top1(fig) == [pytest.approx(70)] * 2
+    assert run.epochs[-1].loss != run.epochs[-1].loss  # not a number, as written
+
+
+# ---- Lightning -------------------------------------------------------------------------------
+
+
+def test_lightning_csv(tmp_path):
+    """Sparse rows in any order of columns; the test row is not an evaluation of training."""
+    text = "train_loss_step,epoch,step,val/acc,val_loss,train_loss_epoch,lr-SGD,test_acc\n"
+    for epoch in range(3):
+        text += f",,{epoch * 100 + 49},,,,0.1,\n"
+        text += f"2.5,{epoch},{epoch * 100 + 49},,,,,\n"
+        text += f",{epoch},{epoch * 100 + 99},0.{50 + epoch},1.5,,,\n"
+        text += f",{epoch},{epoch * 100 + 99},,,{4 - epoch}.5,,\n"
+    text += ",3,300,0.99,0.5,,,\n,3,300,,,,,0.95\n"  # validate() and test() afterwards
+    run, fig = one(tmp_path, text, "lightning-csv")
+    assert (fig.epochs_trained, fig.evals) == (3, 3) and top1(fig) == [52, 52]
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 2.5
+    assert fig.last_loss_is_mean and top1(figures(run, "test")) == [95, 95]
+
+
+def test_lightning_bar(tmp_path):
+    """The bar shows the validation of the epoch before until its own has run."""
+    text, shown = "", ""
+    for epoch in range(3):
+        for step in (1, 50, 100):
+            text += f"Epoch {epoch}: {step:3d}%|████  | {step}/100 [00:12<00:00, 25.00it/s, "
+            text += f"loss={3 - epoch}.5, v_num=7{shown}]\r"
+        shown = f", val_acc=0.{50 + epoch}"
+        text += f"Epoch {epoch}: 100%|██████| 100/100 [00:13<00:00, 25.00it/s, "
+        text += f"loss={3 - epoch}.4, v_num=7{shown}]\r"
+    text += f"Epoch 3:  10%|█     | 10/100 [00:01<00:09, 25.00it/s, loss=0.3, v_num=7{shown}]\n"
+    run, fig = one(tmp_path, text, "lightning")
+    assert [(e.label, e.top1) for e in run.evals[""]] == [(0, 50), (1, 51), (2, 52)]
+    assert fig.epochs_trained == 4 and fig.step_s == pytest.approx(0.04)

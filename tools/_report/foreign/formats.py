@@ -19,9 +19,9 @@ class Format:
     """One format. `gives` and `lacks` are the table of what it knows and cannot tell.
 
     `signature` matches a line that only this format prints. `reader` takes a sink and returns what
-    is called with every line. A binary format has `read` instead, called with the path, and
-    `magic`, called with the first 4096 bytes. `base`: the number of the first epoch, None if
-    both are in use.
+    is called with every line, and whose `close`, if it has one, is called after the last. A binary
+    format has `read` instead, called with the path, and `magic`, called with the first 4096 bytes.
+    `base`: the number of the first epoch, None if both are in use.
     """
 
     key: str
@@ -36,7 +36,16 @@ class Format:
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
-MODULES = ("ascend_googlenet", "cambricon", "mindspore", "paddleclas", "torch_imagenet")
+MODULES = (
+    "ascend_googlenet",
+    "cambricon",
+    "keras",
+    "lightning",
+    "mindspore",
+    "mxnet",
+    "paddleclas",
+    "torch_imagenet",
+)
 
 
 def formats() -> list[Format]:

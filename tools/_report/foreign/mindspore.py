@@ -147,7 +147,9 @@ class _Reader:
         self.sink.eval(
             int(label[1]) if label else None,
             epochs_done=float(done[1]) if done else None,
-            **values,
+            top1=values.get("top1"),
+            top5=values.get("top5"),
+            loss=values.get("loss"),
         )
 
     def _row(self, text: str) -> bool:
@@ -166,7 +168,7 @@ class _Reader:
             if key:
                 value = float(cell.rstrip("%"))
                 values[key] = value if cell.endswith("%") else 100 * value
-        self.sink.eval(label, **values)
+        self.sink.eval(label, top1=values.get("top1"), top5=values.get("top5"))
         return True
 
     def _fact(self, text: str) -> None:
@@ -196,7 +198,8 @@ FORMATS = [
             "one hour": "time stamps only where a logger adds them",
         },
         signature=re.compile(
-            r"(?i)\bepoch: \d+,? step:? \d+, loss is |\bepoch time: [\d.]+ ?(?:ms)?, per step time: "
+            r"(?i)\bepoch: \d+,? step:? \d+, loss is "
+            r"|\bepoch time: [\d.]+ ?(?:ms)?, per step time: "
             r"|\bepoch: ?\[ *\d+/ *\d+\],? ?(?:step|batch): ?\[ *\d+/ *\d+\],? ?loss: ?"
             r"|\b(?:result|metrics): ?\{'(?:top_?[15]_|acc)|Validation Top_1_Accuracy: "
             r"|^\s*Epoch\s+TrainLoss\s|^\{'top_?[15]_?acc"
