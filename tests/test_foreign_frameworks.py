@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tools._report.foreign.figures import Figures, at_mark, figures
 from tools._report.foreign.read import ForeignFile, read_file
 from tools._report.foreign.record import ForeignRun
+from tools._report.foreign.tensorboard import masked_crc
 
 
 def read(folder: Path, text: str | bytes, name: str = "a.txt") -> ForeignFile:
@@ -457,3 +462,201 @@ def test_lightning_bar(tmp_path):
     run, fig = one(tmp_path, text, "lightning")
     assert [(e.label, e.top1) for e in run.evals[""]] == [(0, 50), (1, 51), (2, 52)]
     assert fig.epochs_trained == 4 and fig.step_s == pytest.approx(0.04)
+
+
+# ---- TensorBoard -----------------------------------------------------------------------------
+
+
+def varint(value: int) -> bytes:
+    found = b""
+    while value > 127:
+        found += bytes([value & 127 | 128])
+        value >>= 7
+    return found + bytes([value])
+
+
+def part(number: int, content: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def record(data: bytes) -> bytes:
+    size = struct.pack("<Q", len(data))
+    crcs = [struct.pack("<I", masked_crc(b)) for b in (size, data)]
+    return size + crcs[0] + data + crcs[1]
+
+
+def event(wall: float, step: int, tensor: bool = False, **scalars: float) -> bytes:
+    """Tags with __ for a slash."""
+    summary = b""
+    for tag, value in scalars.items():
+        if tensor:
+            content = varint(1 << 3) + b"\x01" + part(2, b"") + part(4, struct.pack("<f", value))
+            number = part(8, content)
+        else:
+            number = varint(2 << 3 | 5) + struct.pack("<f", value)
+        summary += part(1, part(1, tag.replace("__", "/").encode()) + number)
+    head = b"\x09" + struct.pack("<d", wall) + varint(2 << 3) + varint(step)
+    return record(head + part(5, summary))
+
+
+START = record(b"\x09" + struct.pack("<d", 1.6e9) + part(3, b"brain.Event:2"))
+
+
+def test_masked_crc():
+    """The known CRC-32C of nine digits, and the mask."""
+    raw = 0xE3069283
+    assert masked_crc(b"123456789") == ((raw >> 15 | raw << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def lightning_events(epochs: int = 3) -> bytes:
+    data = START
+    for epoch in range(epochs):
+        for i in (49, 99):
+            data += event(
+                1.6e9 + 1800 * epoch + i, epoch * 100 + i, epoch=epoch, train_loss=4.5 - epoch
+            )
+        wall = 1.6e9 + 1800 * epoch + 200
+        data += event(wall, epoch * 100 + 99, epoch=epoch, val_acc=0.5 + epoch / 8, val_loss=1.5)
+    return data
+
+
+def test_tensorboard_lightning(tmp_path):
+    run, fig = one(tmp_path, lightning_events(), "tensorboard")
+    assert (fig.epochs_trained, fig.first_label, fig.evals) == (3, 0, 3)
+    assert top1(fig) == [75, 75] and fig.final is not None and fig.final.loss == 1.5
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 2.5
+    assert fig.span_s == 3600 + 200 - 49
+    mark = at_mark(run, 3600).eval
+    assert mark is not None and mark.top1 == 62.5
+
+
+def test_tensorboard_keras_tensors(tmp_path):
+    """A validation folder's file: tensors, steps that are epochs."""
+    folder = tmp_path / "validation"
+    folder.mkdir()
+    data = START + b"".join(
+        event(1.6e9 + e, e, True, epoch_accuracy=0.25 * e, epoch_loss=3.5 - e) for e in range(3)
+    )
+    _, fig = one(folder, data, "tensorboard")
+    assert fig.evals == 3 and top1(fig) == [50, 50] and fig.last_train_loss is None
+    folder = tmp_path / "train"
+    folder.mkdir()
+    _, fig = one(folder, data, "tensorboard")
+    assert fig.evals == 0 and fig.epochs_trained == 3
+    assert fig.last_train_loss is not None and fig.last_train_loss.value == 1.5
+
+
+def test_tensorboard_percent_by_tag(tmp_path):
+    """mmengine: training by iteration with its epoch, evaluation by epoch, percent."""
+    data, wall = START, 1.6e9
+    for epoch in (1, 2, 3):
+        for i in (100, 200):
+            wall += 10
+            data += event(wall, (epoch - 1) * 200 + i, epoch=epoch, loss=4.5 - epoch, lr=0.5)
+        data += event(wall + 1, epoch, accuracy__top1=60 + epoch, accuracy__top5=80.5)
+    run, fig = one(tmp_path, data, "tensorboard")
+    assert (fig.epochs_trained, fig.first_label, fig.evals) == (3, 1, 3)
+    assert top1(fig) == [63, 63] and fig.final is not None and fig.final.top5 == 80.5
+    assert fig.final.epoch == 3 and run.epochs[-1].lr == 0.5
+
+
+def test_tensorboard_damage(tmp_path):
+    """A damaged event is left out, a damaged length ends the file, a cut one just ends."""
+    good = lightning_events()
+    size = len(event(0, 0, epoch=0, train_loss=1.0))
+    bad = bytearray(good)
+    bad[len(START) + 20] ^= 1
+    found = read(tmp_path, bytes(bad))
+    assert found.rejected_count == 1 and figures(found.runs[0]).evals == 3
+    bad = bytearray(good)
+    bad[len(START) + 2 * size + 1] ^= 1
+    found = read(tmp_path, bytes(bad))
+    assert found.rejected_count == 1 and figures(found.runs[0]).evals == 0
+    for cut in range(len(START), len(good), 7):
+        (tmp_path / "cut").write_bytes(good[:cut])
+        part_of = read_file(tmp_path / "cut")
+        assert part_of is not None and part_of.rejected_count == 0
+
+
+# ---- whatever a file holds -------------------------------------------------------------------
+
+LOGS = {
+    "ascend": ascend(range(2)),
+    "cambricon": cambricon(1),
+    "mindspore": monitors(2, "INFO ") + "result: {'acc': 0.5} ckpt=a-2_5.ckpt\n",
+    "paddleclas": paddleclas(range(1, 3), ema=True),
+    "mxnet": mxnet(2),
+    "keras": keras(1),
+    "keras-csv": "epoch,loss,val_accuracy\n0,1.5,0.5\n1,1.25,0.75\n",
+    "lightning-csv": "epoch,step,train_loss,val_acc\n0,9,1.5,\n0,9,,0.5\n",
+    "lightning": "Epoch 0: 100%|██| 9/9 [00:01<00:00, 9.0it/s, loss=1.5, v_num=1, val_acc=0.5]\n",
+}
+NASTY = ["NaN", "Infinity", "-1", "1e400", "0,5", "9" * 5000, "", "[1]", "\x00", "١", "1_0", "{"]
+
+
+def sane(path: Path) -> None:
+    """Read without a raise; what came out is of this world."""
+    found = read_file(path)
+    for run in found.runs if found else []:
+        fig = figures(run)
+        at_mark(run, 3600)
+        assert all(0 <= (e.top1 or 0) <= 100.01 for s in run.evals.values() for e in s)
+        assert fig.rate is None or 0 < fig.rate.median < float("inf")
+        assert fig.span_s is None or fig.span_s > 0
+
+
+@pytest.mark.parametrize("key", LOGS)
+def test_cut_anywhere(tmp_path, key):
+    """Every start of a log, in steps of a prime so that it stays quick."""
+    data = LOGS[key].encode()
+    for cut in range(0, len(data), max(1, len(data) // 97)):
+        (tmp_path / "a").write_bytes(data[:cut])
+        sane(tmp_path / "a")
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_mutated_lines(tmp_path_factory, data):
+    """Numbers replaced, lines repeated, shuffled, dropped, glued, cut: no reader raises."""
+    lines = LOGS[data.draw(st.sampled_from(sorted(LOGS)))].splitlines()
+    changed = data.draw(st.lists(st.sampled_from(range(len(lines))), max_size=40))
+    for at in changed:
+        spots = [found.span() for found in re.finditer(r"\d+(?:\.\d+)?", lines[at])]
+        what = data.draw(st.integers(0, 4))
+        if what == 0:
+            lines.append(lines[at])
+        elif what == 1:
+            lines[at] = ""
+        elif what == 2:
+            lines[at] += lines[at - 1]
+        elif what == 3:
+            lines[at] = lines[at][: data.draw(st.integers(0, len(lines[at])))]
+        elif spots:
+            start, end = data.draw(st.sampled_from(spots))
+            lines[at] = lines[at][:start] + data.draw(st.sampled_from(NASTY)) + lines[at][end:]
+    if data.draw(st.booleans()):
+        lines = data.draw(st.permutations(lines[:12])) + lines[12:]
+    path = tmp_path_factory.getbasetemp() / "mutated"
+    path.write_bytes("\n".join(lines).encode())
+    sane(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=6), st.binary())
+def test_mutated_events(tmp_path_factory, flips, tail):
+    """Bytes changed under a good checksum of the record, or without one."""
+    inner = bytearray(b"\x09" + struct.pack("<d", 1.6e9) + part(5, part(1, part(1, b"val_acc"))))
+    events = bytearray(lightning_events(2) + tail)
+    for at, value in flips:
+        inner[at % len(inner)] = value
+        events[len(START) + at % (len(events) - len(START))] = value
+    path = tmp_path_factory.getbasetemp() / "mutated.events"
+    for content in (bytes(events), START + record(bytes(inner)) + record(tail) + bytes(events)):
+        path.write_bytes(content)
+        sane(path)
+
+
+def test_deep_and_long(tmp_path):
+    for text in ('{"a":' * 10_000, '{\n"throughput": ' + "[" * 10_000 + "}\n", "result: {" * 9000):
+        (tmp_path / "a").write_text(cambricon(1) + text + "\n" + cambricon(1, more=0.5))
+        sane(tmp_path / "a")

@@ -44,6 +44,7 @@ MODULES = (
     "mindspore",
     "mxnet",
     "paddleclas",
+    "tensorboard",
     "torch_imagenet",
 )
 
