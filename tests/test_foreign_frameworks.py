@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -660,3 +661,12 @@ def test_deep_and_long(tmp_path):
     for text in ('{"a":' * 10_000, '{\n"throughput": ' + "[" * 10_000 + "}\n", "result: {" * 9000):
         (tmp_path / "a").write_text(cambricon(1) + text + "\n" + cambricon(1, more=0.5))
         sane(tmp_path / "a")
+
+
+def test_long_lines_stay_quick(tmp_path):
+    """What would make a careless pattern look at a line again and again."""
+    for text in ("Namespace(", "epoch;loss;", "9", "a=", "Epoch 0: 1%|x| 1/2 [", "1/2 ━ "):
+        (tmp_path / "a").write_text(mxnet(1) + text * (200_000 // len(text)))
+        started = time.monotonic()
+        sane(tmp_path / "a")
+        assert time.monotonic() - started < 5

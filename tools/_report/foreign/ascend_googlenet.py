@@ -117,7 +117,8 @@ FORMATS = [
         gives=("loss of an epoch's last step", "images/s, all cards", "top-1 and top-5", "times"),
         lacks={"learning rate": "not printed"},
         signature=re.compile(
-            r"epoch\[\d+\],\s*(?:ma)?iter\[\d+\],\s*loss:.*mean_fps:|after allreduce eval: top[15]_"
+            r"epoch\[\d+\],\s*(?:ma)?iter\[\d+\],\s*loss:.{0,200}?mean_fps:"
+            r"|after allreduce eval: top[15]_"
         ),
         reader=reader,
         base=0,

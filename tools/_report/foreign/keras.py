@@ -25,7 +25,7 @@ _EPOCH = re.compile(r"Epoch (\d{1,7})/(\d{1,7})(?!\d|:|\.)")
 _BAR = re.compile(r"(?<!\d)(\d{1,9})/(\d{1,9})\s*(?:\[[=>.]*\]?|━+)?[\s-]")
 _STATE = re.compile(r"(?<!\d)(?=\d{1,9}/\d{1,9}\s+(?:\[[=>.]|━))")
 _METRIC = re.compile(rf"(?<![\w-])([A-Za-z][\w-]*): {NUMBER}")
-_STEP_TIME = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s)/step")
+_STEP_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(us|ms|s)/step")
 _ENDED = re.compile(r"-\s+\d+s\b|\s\d+s\s\d+(?:us|ms|s)/step")
 _UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
@@ -140,7 +140,7 @@ FORMATS = [
         gives=("training loss", "seconds a step", "top-1, and top-5 where it is a metric"),
         lacks={"throughput": "no batch size in the log", "one hour": "no time stamps"},
         signature=re.compile(
-            r"\d+/\d+\s\[[=>.]{5,}\]? -|\d+/\d+ ━+\s.*/step|"
+            r"(?<!\d)\d{1,9}/\d{1,9}\s(?:\[[=>.]{5,}\]? -|━+\s.{0,80}/step)|"
             r"^(?:\d+/\d+)?\s?- \d+s\b.* - (?:loss|acc\w*): "
         ),
         reader=reader,
@@ -152,7 +152,7 @@ FORMATS = [
         gives=("training loss", "top-1, and top-5 where it is a metric", "learning rate"),
         lacks={"throughput": "no times in the table", "one hour": "no time stamps"},
         signature=re.compile(
-            r"^epoch([,;])(?:(?!step\b)[\w. -]+\1)*loss(?:\1(?!step\b)[\w. -]+)*$"
+            r"^epoch[,;](?!.{0,2000}?\bstep\b)(?:[\w. -]{1,60}[,;]){0,60}?loss(?:[,;]|$)"
         ),
         reader=csv_reader,
         base=0,

@@ -20,11 +20,11 @@ from .record import Sink
 from .torch_imagenet import NUMBER
 
 _BAR = re.compile(
-    r"Epoch (\d{1,7}):\s+\d+%\|[^|]*\|\s*(\d{1,9})/(\d{1,9})\s+\[([^\[\]]*?)"
+    r"Epoch (\d{1,7}):\s+\d+%\|[^|]{0,300}\|\s*(\d{1,9})/(\d{1,9})\s+\[([^\[\]]{0,1000}?)"
     r"(?=\]|Epoch \d|$)"
 )
-_PACE = re.compile(r"(\d+(?:\.\d+)?)\s?(it/s|s/it)")
-_NAMED = re.compile(rf"([A-Za-z][\w/.-]*)={NUMBER}")
+_PACE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?(it/s|s/it)")
+_NAMED = re.compile(rf"(?<![\w/.-])([A-Za-z][\w/.-]*)={NUMBER}")
 
 
 def _scores(sink: Sink, label: int, values: dict[tuple[str, str], float], name: str = "") -> None:
@@ -135,7 +135,8 @@ FORMATS = [
         gives=("training loss", "seconds a step", "top-1 where it is shown in the bar"),
         lacks={"throughput": "no batch size in the log", "one hour": "no time stamps"},
         signature=re.compile(
-            r"Epoch \d+:\s+\d+%\|.*\| *\d+/\d+ \[.*(?:\bv_num=|\b(?:val|train)_\w+=)"
+            r"Epoch \d+:\s+\d+%\|[^|]{0,300}\| *\d+/\d+ "
+            r"\[[^\[\]]{0,1000}?(?:\bv_num=|\b(?:val|train)_\w+=)"
         ),
         reader=reader,
         base=0,

@@ -43,7 +43,7 @@ _SCORE = re.compile(
     rf"\b(top_?1_?acc\w*|top_?5_?acc\w*|acc(?:uracy)?|loss)['\"]?\s*[:=]\s*{NUMBER}\s*(%?)", _I
 )
 _LABEL = re.compile(r"\bepoch:?\s*(\d+)\b", _I)
-_EPOCHS_DONE = re.compile(r"\bckpt\s*=.*-(\d+)_\d+\s?\.ckpt", _I)
+_EPOCHS_DONE = re.compile(r"\bckpt\s*=.{0,300}?-(\d+)_\d+\s?\.ckpt", _I)
 _FACT = re.compile(r"(?:^|[-|:]\s*)([A-Z][A-Za-z ]+|[a-z_]+):\s*(\S.*)$")
 _FACTS = {
     "Number of devices": "cards",

@@ -23,9 +23,8 @@ from .torch_imagenet import NUMBER
 _EPOCH = re.compile(r"(?:\bEpoch\[(\d+)\]|\[Epoch (\d+)\])")
 _BATCH = re.compile(r"\s*(Rank ?\[\d+\])?\s*Batch ?\[(?:\d+-)?(\d+)\]\s")
 _SPEED = re.compile(rf"\b[Ss]peed: {NUMBER} samples/s", re.IGNORECASE)
-_NAMED = re.compile(rf"([A-Za-z][\w-]*)\s?=\s?{NUMBER}")
+_NAMED = re.compile(rf"(?<![\w-])([A-Za-z][\w-]*)\s?=\s?{NUMBER}")
 _CIFAR = re.compile(rf"\s*train={NUMBER} val={NUMBER} loss={NUMBER}")
-_ARGUMENTS = re.compile(r"Namespace\((.*)\)")
 _ARGUMENT = re.compile(r"\b(\w+)=('[^']*'|[^,()\[\]]+)")
 _FACTS = {
     "network": "model",
@@ -132,9 +131,9 @@ def reader(sink: Sink) -> Feed:
             else:
                 of_epoch(label, rest)
             return
-        found = _ARGUMENTS.search(text)
-        if found:
-            arguments(found[1])
+        at_arguments = text.find("Namespace(")
+        if at_arguments >= 0:
+            arguments(text[at_arguments + 10 :][:20_000])
 
     return feed
 
