@@ -463,6 +463,7 @@ def test_lightning_bar(tmp_path):
     run, fig = one(tmp_path, text, "lightning")
     assert [(e.label, e.top1) for e in run.evals[""]] == [(0, 50), (1, 51), (2, 52)]
     assert fig.epochs_trained == 4 and fig.step_s == pytest.approx(0.04)
+    assert run.remarks == {}  # a bar that is drawn again is no second rank
 
 
 # ---- TensorBoard -----------------------------------------------------------------------------

@@ -29,6 +29,7 @@ _EVAL = re.compile(
 )
 _CHECKPOINT = re.compile(r"(?i)\bload[_ ]model[ :]+(\S+\.ckpt)")
 _EPOCHS_DONE = re.compile(r"-(\d+)_\d+\.ckpt$")
+_INFERENCE = re.compile(r"Inference Performance: " + NUMBER + r" img/sec")
 _ARGUMENT = re.compile(r"-->\s*(\w+)\s*:\s*(\S.*)$")
 _START = re.compile(r"start network train|(?:^|:|\s)Args:\s*$")
 _FACTS = {
@@ -99,6 +100,10 @@ def reader(sink: Sink) -> Feed:
             key = _FACTS.get(found[1])
             if key and found[2] not in ("None", ""):
                 sink.fact(key, int(found[2]) if key in _WHOLE else found[2])
+            return
+        found = _INFERENCE.search(text)
+        if found:
+            sink.fact("images/s in evaluation", float(found[1]))
             return
         found = _CHECKPOINT.search(text)
         if found:

@@ -81,6 +81,7 @@ class _Bar:
         self.sink = sink
         self.label: int | None = None
         self.values: dict[tuple[str, str], float] = {}
+        self.step = -1
         self.complete = False
         self.before: dict[tuple[str, str], float] = {}
 
@@ -91,16 +92,19 @@ class _Bar:
     def _state(self, label: int, step: int, steps: int, text: str) -> None:
         if label != self.label:
             self.close()
-            self.label = label
+            self.label, self.step = label, -1
         values: dict[tuple[str, str], float] = {}
         loss: float | None = None
         for name, number in _NAMED.findall(text):
             found = meaning(name)
             if found and found.split in ("val", "test") and found.when != "step":
                 values[found.split, found.kind] = float(number)
-            elif found and found.kind == "loss":
-                loss = float(number)
+            elif found and found.kind == "loss" and found.when != "epoch":
+                loss = float(number)  # `train_loss_epoch` is the last epoch's until the end
+        again, self.step = step == self.step, step
         self.values, self.complete = values, step == steps
+        if again:
+            return
         pace = _PACE.search(text)
         speed = float(pace[1]) if pace else 0.0
         if pace and pace[2] == "it/s" and speed:
