@@ -671,3 +671,19 @@ def test_long_lines_stay_quick(tmp_path):
         started = time.monotonic()
         sane(tmp_path / "a")
         assert time.monotonic() - started < 5
+
+
+def test_first_mindcv_writes_percent(tmp_path):
+    """Without a sign; the time before an epoch's first step holds an evaluation."""
+    text = ""
+    for epoch in (1, 2, 3):
+        for step, took in ((1, 99.5), (100, 9.9), (200, 10.0)):
+            text += f"Epoch: {epoch}, batch:[{step}/200], loss:{5 - epoch}.5, lr: 0.1,  "
+            text += f"time:{took}s\n"
+        text += f"Validation accuracy: {60 + epoch}.125, time:14.1s\n=> New best val acc: 99.0\n"
+    _, fig = one(tmp_path, text, "mindspore")
+    assert (fig.epochs_trained, fig.evals) == (3, 3) and top1(fig) == [63.125, 63.125]
+    assert fig.step_s == pytest.approx(0.1)
+    table = "Epoch\tTrainLoss\tValAcc\tTime\n1\t2.5\t-1.000\t9.1\n2\t1.5\t61.250\t9.1\n"
+    _, fig = one(tmp_path, table, "mindspore")
+    assert fig.epochs_trained == 2 and fig.evals == 1 and top1(fig) == [61.25, 61.25]

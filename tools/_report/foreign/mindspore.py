@@ -9,7 +9,9 @@ epoch: 1, acc: 0.7 · result: {'top_1_accuracy': 0.7, …} ckpt=…-90_625.ckpt 
 Epoch: [1/100], batch: [100/1251], loss: 2.3, lr: 0.1, time: 25.7s        MindCV, since its last
 Validation Top_1_Accuracy: 70.1%, Top_5_Accuracy: 90.2%, time: 14.1s      line in the epoch
 Epoch  TrainLoss  Top_1_Accuracy  …  TotalTime                            MindCV's result.log
-Accuracy is a fraction unless a percent sign follows it.
+Epoch: 1, batch:[100/1251], loss:2.3, … · Validation accuracy: 70.1, …    its first version
+Accuracy is a fraction unless a percent sign follows it; the first MindCV, with the columns
+`Epoch TrainLoss ValAcc Time`, writes percent without.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .torch_imagenet import NUMBER
 _I = re.IGNORECASE
 _LOSS = re.compile(rf"\bepoch:?\s*(\d+),?\s+step:?\s*(\d+),?\s*loss(?: is|:)?\s*{NUMBER}", _I)
 _STEPS = re.compile(
-    r"\bepoch:\s*\[\s*(\d+)/\s*(\d+)\],?\s*(?:step|batch):\s*\[\s*(\d+)/\s*(\d+)\]", _I
+    r"\bepoch:\s*\[?\s*(\d+)(?:/\s*(\d+)\])?,?\s*(?:step|batch):\s*\[\s*(\d+)/\s*(\d+)\]", _I
 )
 _SUMMED = re.compile(r"\bepoch:?\s*\[\s*(\d+)(?:/\s*\d+)?\],?\s+(?:loss|epoch time):", _I)
 _TIME = re.compile(rf"\bepoch time:\s*{NUMBER}\s*(ms|s)?,", _I)
@@ -99,12 +101,12 @@ class _Reader:
         self.sink.train(label, step=step, fraction=fraction, loss=loss)
 
     def _step(self, found: re.Match[str], text: str) -> None:
-        label, epochs, step, steps = (int(group) for group in found.groups())
+        label, step, steps = (int(found[i]) for i in (1, 3, 4))
         loss, lr, fps, per_step = (p.search(text) for p in (_PLAIN_LOSS, _LR, _FPS, _STEP_TIME))
         since = _SINCE.search(text)
         done = step - (self.batch if label == self.label and step > self.batch else 0)
         seconds = _seconds(per_step) if per_step else None
-        if since and done:
+        if since and (done > 1 or steps == 1):  # before the first step it may have evaluated
             seconds = float(since[1]) / done
         self.label, self.batch = label, step
         self.sink.train(
@@ -117,7 +119,8 @@ class _Reader:
             rate=float(fps[1]) if fps else None,
             step_s=seconds,
         )
-        self.sink.fact("epochs", epochs)
+        if found[2]:
+            self.sink.fact("epochs", int(found[2]))
 
     def _summed(self, text: str) -> None:
         found = _SUMMED.search(text)
@@ -141,7 +144,8 @@ class _Reader:
         values: dict[str, float] = {}
         for name, number, sign in _SCORE.findall(text):
             key = "loss" if name.lower() == "loss" else "top5" if "5" in name else "top1"
-            scale = 1 if sign or key == "loss" else 100
+            early = name == "accuracy" and "Validation accuracy:" in text
+            scale = 1 if sign or key == "loss" or early else 100
             values.setdefault(key, float(number) * scale)
         label, done = _LABEL.search(text), _EPOCHS_DONE.search(text)
         self.sink.eval(
@@ -165,7 +169,9 @@ class _Reader:
             key = {"top_1_accuracy": "top1", "accuracy": "top1", "top_5_accuracy": "top5"}.get(
                 name.lower()
             )
-            if key:
+            if name == "ValAcc" and float(cell) >= 0:  # -1: not evaluated
+                values["top1"] = float(cell)
+            elif key:
                 value = float(cell.rstrip("%"))
                 values[key] = value if cell.endswith("%") else 100 * value
         self.sink.eval(label, top1=values.get("top1"), top5=values.get("top5"))
@@ -200,7 +206,7 @@ FORMATS = [
         signature=re.compile(
             r"(?i)\bepoch: \d+,? step:? \d+, loss is "
             r"|\bepoch time: [\d.]+ ?(?:ms)?, per step time: "
-            r"|\bepoch: ?\[ *\d+/ *\d+\],? ?(?:step|batch): ?\[ *\d+/ *\d+\],? ?loss: ?"
+            r"|\bepoch: ?(?:\[ *\d+/ *\d+\]|\d+),? ?(?:step|batch): ?\[ *\d+/ *\d+\],? ?loss: ?"
             r"|\b(?:result|metrics): ?\{'(?:top_?[15]_|acc)|Validation Top_1_Accuracy: "
             r"|^\s*Epoch\s+TrainLoss\s|^\{'top_?[15]_?acc"
         ),
