@@ -16,7 +16,7 @@ _STAMP = re.compile(
     r"|(?:[A-Z][a-z]{2}\s+)?(?P<mon>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
     r"\s+(?P<d3>[0-3]?\d)\s+"
     r"|[IWEF](?P<glog>[01]\d[0-3]\d)\s)?"
-    r"(?<![\d:.])" + _TIME + r"(?![\d:])(?P<rest>\s*(?:[AP]M)?)"
+    r"(?<![\d:.])" + _TIME + r"(?!\d|:\d)(?P<rest>\s*(?:[AP]M)?)"
 )
 _CLOCK = re.compile(r"\d:[0-5]\d:[0-5]\d")
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -70,13 +70,17 @@ class Elapsed:
         self.seconds: float | None = None
         self.steps_back = 0
         self._pause = False
+        self._before: float | None = None
 
-    def pause(self) -> None:
-        """The time until the next stamp does not count: nothing was running."""
-        self._pause = True
+    def pause(self, stamped: bool = False) -> None:
+        """Nothing was running until the next stamp, or until the last one: that does not count."""
+        if stamped and self._before is not None:
+            self.seconds = self._before
+        self._pause = not stamped
 
     def at(self, seconds: float, dated: bool) -> float:
         """The elapsed seconds at a stamp."""
+        self._before = self.seconds
         if self._last is None or self.seconds is None:
             self.seconds = 0.0
         elif not self._pause:

@@ -78,7 +78,7 @@ def figures(run: ForeignRun, series: str | None = None) -> Figures:
     last = losses[-1] if losses else None
     steps = run.step_s
     return Figures(
-        epochs_trained=len(run.epochs) or len({e.label for e in evals}),
+        epochs_trained=len(run.epochs) or len({e.label for e in evals} - {None}),
         first_label=min(labels, default=None),
         last_label=max(labels, default=None),
         evals=len(evals),

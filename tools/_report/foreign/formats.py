@@ -20,10 +20,11 @@ class Format:
     """One format. `gives` and `lacks` are the table of what it knows and cannot tell.
 
     `signature` matches a line that only this format prints. `reader` takes a sink and returns what
-    is called with every line. A binary format has `read` instead, called with the path, and
-    `magic`, called with the first 4096 bytes. `base`: the number of the first epoch, None if
-    both are in use. `own_clock`: the reader gives the times; stamps of other lines do not count.
-    `decisive`: a few lines of it decide, however many another logger writes into the same file.
+    is called with every line, and whose `close`, if it has one, is called after the last. A binary
+    format has `read` instead, called with the path, and `magic`, called with the first 4096 bytes.
+    `base`: the number of the first epoch, None if both are in use. `own_clock`: the reader gives
+    the times; stamps of other lines do not count. `decisive`: a few lines of it decide, however
+    many another logger writes into the same file.
     """
 
     key: str
@@ -48,6 +49,14 @@ MODULES = (
     "torchvision_refs",
     "mmpretrain",
     "deit_json",
+    "ascend_googlenet",
+    "cambricon",
+    "keras",
+    "lightning",
+    "mindspore",
+    "mxnet",
+    "paddleclas",
+    "tensorboard",
     "torch_imagenet",
 )
 

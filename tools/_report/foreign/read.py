@@ -69,6 +69,8 @@ def _read_text(path: Path, known: list[Format]) -> ForeignFile | None:
             return None
         for early in held:
             _feed(chosen, sinks, early)
+    for sink, feed in sinks.values():
+        _guarded(sink, getattr(feed, "close", lambda: None))
     return _collect(chosen, {rank: sink for rank, (sink, _) in sinks.items()})
 
 

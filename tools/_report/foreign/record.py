@@ -112,6 +112,7 @@ class ForeignRun:
     stated_start_s: float | None = None
     stated_end_s: float | None = None
     first_stamp_s: float | None = None
+    first_record_s: float | None = None
     last_stamp_s: float | None = None
     timed: bool = False
     _rates: _Rates = field(default_factory=lambda: _Rates())
@@ -120,12 +121,16 @@ class ForeignRun:
     @property
     def rates(self) -> list[float]:
         """images/s in the scope stated, the first epoch left out; [] where none is stated."""
-        return self._rates.after_first()
+        return self._rates.after(self._first_label)
 
     @property
     def step_s(self) -> list[float]:
         """Seconds a step, the first epoch left out."""
-        return self._steps.after_first()
+        return self._steps.after(self._first_label)
+
+    @property
+    def _first_label(self) -> int | None:
+        return self.epochs[0].label if self.epochs else None
 
     @property
     def cards(self) -> int | None:
@@ -135,7 +140,7 @@ class ForeignRun:
     @property
     def origin_s(self) -> float | None:
         """Where the run's time starts: a stated start, else its first record's stamp."""
-        return self.stated_start_s if self.stated_start_s is not None else self.first_stamp_s
+        return self.stated_start_s if self.stated_start_s is not None else self.first_record_s
 
 
 class _Rates:
@@ -166,12 +171,13 @@ class _Rates:
             self._ends.pop()
         del self._windows[self._ends[-1][1] if self._ends else 0 :]
 
-    def after_first(self) -> list[float]:
+    def after(self, first: int | None) -> list[float]:
+        """Without those of the epoch labelled `first`, unless they are all there is."""
         if self._of_epoch:
-            labels = sorted(self._of_epoch)
-            return [self._of_epoch[label] for label in (labels[1:] or labels)]
-        first = self._ends[0][1] if len(self._ends) > 1 else 0
-        return list(self._windows[first:])
+            labels = sorted(label for label in self._of_epoch if label != first)
+            return [self._of_epoch[label] for label in labels or self._of_epoch]
+        skip = len(self._ends) > 1 and self._ends[0][0] == first
+        return list(self._windows[self._ends[0][1] if skip else 0 :])
 
 
 class _Recent:
@@ -213,6 +219,9 @@ class Sink:
         self._start_pending: int | None = None
         self._pending_facts: dict[str, Value] = {}
         self._pending_begin: float | None = None
+        self._pending_timed = False
+        self._start_s: float | None = None
+        self._stamp_line = 0
         self._labels: set[int] = set()
         self._label: int | None = None
         self._step: float | None = None
@@ -259,20 +268,28 @@ class Sink:
         if self._start_pending is not None:
             return
         self._start_pending = self.line
-        self._seen.clear()
-        self._clock.pause()
+        self._seen.clear()  # the same numbers again are another process's
+        stamped = self._stamp_line == self.line
+        self._clock.pause(stamped)
+        self._start_s = self._clock.seconds if stamped else None
+        self._pending_timed = stamped
+        if self._start_s is not None and self._run.last_stamp_s is not None:
+            self._run.last_stamp_s = min(self._run.last_stamp_s, self._start_s)
 
     def clock(self, seconds: float, dated: bool = True) -> None:
         """The time stamp of the current line, in seconds of any one origin. Before its record."""
         if not math.isfinite(seconds) or abs(seconds) > 1e14:
             raise BadRecord("the time stamp is not a possible time")
         now = self._clock.at(seconds, dated)
-        if self._undecided():
+        self._stamp_line = self.line
+        if self._start_pending is not None and self._start_s is None:
+            self._start_s = now
+        if self._undecided():  # whose time this is will be seen at the next record
             self._pending_timed = True
             return
         run = self._run
         run.timed = True
-        if run.first_stamp_s is None and self._start_pending is None:
+        if run.first_stamp_s is None:
             run.first_stamp_s = now
         run.last_stamp_s = now
 
@@ -315,7 +332,12 @@ class Sink:
         key = ("train", label, step, loss, rate, step_s, whole)
         if key in self._seen:
             return
-        if step is not None and not whole and ("step", label, step) in self._seen:
+        if (
+            step is not None
+            and not whole
+            and ("step", label, step) in self._seen
+            and not self._from_the_start(label, step)
+        ):
             self._remark("several ranks write here: the first line of each step is used")
             return
         self._seen.add(key)
@@ -331,13 +353,14 @@ class Sink:
         last = run.epochs[-1] if run.epochs and run.epochs[-1].label == label else None
         if last is not None and last.epoch == label + 1 and last.mean and not whole:
             return  # the epoch has been summed up
+        mean = loss is not None and (mean or whole)
         if last is not None:
             run.epochs.pop()
-            loss, mean = (last.loss, last.mean) if loss is None else (loss, mean or whole)
+            loss, mean = (last.loss, last.mean) if loss is None else (loss, mean)
             lr = last.lr if lr is None else lr
         elif len(run.epochs) >= MAX_EPOCHS:
             raise BadRecord(f"more than {MAX_EPOCHS} epochs")
-        point = TrainPoint(self.line, label, epoch, loss, mean or whole, lr, rate, self._elapsed())
+        point = TrainPoint(self.line, label, epoch, loss, mean, lr, rate, self._elapsed())
         run.epochs.append(point)
         if rate is not None and rate > 0:
             run._rates.add(label, rate, rate_mean, whole)
@@ -396,20 +419,32 @@ class Sink:
                 self._place(label, None)
         else:
             label = self._label
-        key = ("eval", series, label, top1, top5, loss)
+            self._record_time()
+        key = ("eval", series, label, epochs_done, top1, top5, loss)
         if key in self._seen:
             return
         self._seen.add(key)
         points = self._owner().evals.setdefault(series, [])
-        if points and points[-1].label == label and epochs_done is None:
-            if points[-1].top1 is not None or top1 is None:
-                self._remark("several evaluations after one epoch: the first is used")
-                return
-            points.pop()
-        if len(points) >= MAX_EPOCHS:
-            raise BadRecord(f"more than {MAX_EPOCHS} evaluations")
         epoch = epochs_done if epochs_done is not None else None if label is None else label + 1.0
         where = (self.line, label if epochs_done is None else None, epoch)
+        last = points[-1] if points and points[-1][1:3] == where[1:] else None
+        if last is not None:
+            before = (last.top1, last.top5, last.loss)
+            given = (top1, top5, loss)
+            if all(old is None or new is None for old, new in zip(before, given, strict=True)):
+                top1, top5, loss = (
+                    old if new is None else new for old, new in zip(before, given, strict=True)
+                )
+                if top1 is not None and top5 is not None and top5 < top1 - 1e-3:
+                    raise BadRecord(f"top5 {top5} % is less than top1 {top1} %")
+                points.pop()  # one evaluation on several lines
+            elif last.top1 is None and top1 is not None:
+                points.pop()
+            elif where[1:] != (None, None):
+                self._remark("several evaluations after one epoch: the first is used")
+                return
+        if len(points) >= MAX_EPOCHS:
+            raise BadRecord(f"more than {MAX_EPOCHS} evaluations")
         points.append(EvalPoint(*where, top1, top5, loss, images, self._elapsed()))
 
     def end(self, status: str = "") -> None:
@@ -461,14 +496,7 @@ class Sink:
         first = run.epochs[0].label if run.epochs else label
         back = current is not None and (
             label < current
-            or (
-                label == current
-                and step is not None
-                and self._step is not None
-                and step < self._step
-                and self._steps_seen >= 3
-                and step <= 1 + 0.02 * self._step
-            )
+            or (label == current and step is not None and self._from_the_start(label, step))
         )
         if trained and current is not None and (back or self._start_pending is not None):
             if label <= first and (back or self._start_pending is not None):
@@ -490,9 +518,26 @@ class Sink:
         if step is None:
             self._step = None
         self._steps_seen += 1
-        if self._run.timed and self._run.first_stamp_s is None:
-            self._run.first_stamp_s = self._clock.seconds
+        self._record_time()
         self._owner()
+
+    def _from_the_start(self, label: int, step: float) -> bool:
+        """Whether an epoch begins again, and not only a rank that lags behind the others."""
+        current, last = self._label, self._step
+        if current is None or last is None or label > current or step >= last:
+            return False
+        return label < current or (self._steps_seen >= 3 and step <= 1 + 0.02 * last)
+
+    def _record_time(self) -> None:
+        """The run has a record at this time, since its start if that was stamped."""
+        run, seconds = self._run, self._clock.seconds
+        if run.timed:
+            if run.first_stamp_s is None:
+                run.first_stamp_s = seconds if self._start_s is None else self._start_s
+            if run.first_record_s is None:
+                run.first_record_s = seconds
+            run.last_stamp_s = seconds
+        self._start_s = None
 
     def _next_run(self) -> None:
         old = self._run
