@@ -449,6 +449,15 @@ def test_lightning_csv(tmp_path):
     assert fig.last_loss_is_mean and top1(figures(run, "test")) == [95, 95]
 
 
+def test_a_metric_that_its_user_scaled_is_in_percent(tmp_path):
+    """One value above 1 tells the unit of all; small ones of the same series are percent too."""
+    text = "epoch,step,val_acc,val_loss\n0,99,0.8,6.5\n1,199,12.5,4.5\n2,299,76.25,1.5\n"
+    run, fig = one(tmp_path, text, "lightning-csv")
+    assert top1(fig) == [76.25, 76.25]
+    assert [e.top1 for e in run.evals[""]] == [0.8, 12.5, 76.25]
+    assert any("percent" in remark for remark in run.remarks)
+
+
 def test_lightning_bar(tmp_path):
     """The bar shows the validation of the epoch before until its own has run."""
     text, shown = "", ""

@@ -120,7 +120,8 @@ def relative_link(file: Path, root: Path, folder: Path) -> str:
     near = file.is_relative_to(folder.parent) or folder.is_relative_to(root)
     if not near or ".." in file.parts:
         return ""
-    return escape(quote(Path(os.path.relpath(file, folder)).as_posix()))
+    path = Path(os.path.relpath(file, folder)).as_posix()
+    return escape(quote(os.fsencode(path)))
 
 
 def read_lines(root: Path, sources: Iterable[Source]) -> dict[tuple[str, int], str]:

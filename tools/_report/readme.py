@@ -19,12 +19,18 @@ from . import units
 from .build import Report, build
 from .cells import SYMBOL, precision, value_cell
 from .consistency import findings
+from .foreign.formats import formats
 from .measure import Measure
 from .read import read_logs
 from .rows import AccuracyRow, MarkRow, ThroughputRow
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-READMES = ("README.md", "recipes/googlenet/README.md", "recipes/inceptionv2/README.md")
+READMES = (
+    "README.md",
+    "recipes/googlenet/README.md",
+    "recipes/inceptionv2/README.md",
+    "tools/_report/foreign/README.md",
+)
 _MARKED = re.compile(r"(<!-- table: ([\w -]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -74,10 +80,20 @@ def claims(path: Path) -> str:
     return "\n".join(lines)
 
 
+def logs_of_others() -> str:
+    """What each format of another system states, and what it cannot tell."""
+    lines = ["| Log of | States | Cannot tell |", "| --- | --- | --- |"]
+    for one in formats():
+        lacks = "; ".join(f"{what}: {why}" for what, why in one.lacks.items()) or "–"
+        lines.append(f"| {one.title} | {', '.join(one.gives)} | {lacks} |")
+    return "\n".join(lines)
+
+
 #: Name in the marker: what makes the table, given the root of the repository.
 TABLES: dict[str, Callable[[Path], str]] = {
     "rehearsal": lambda root: rehearsal(build(read_logs([root / "reports/rehearsal/logs"]))),
     "claims of googlenet": lambda root: claims(root / "recipes/googlenet/recipe.yaml"),
+    "logs of others": lambda root: logs_of_others(),
 }
 
 

@@ -9,6 +9,10 @@ import pandas as pd
 
 from . import measure
 from .build import Report
+from .foreign.figures import at_mark, figures
+from .foreign.logs import ForeignLog
+from .foreign.record import EvalPoint
+from .foreign.rows import MARK_S
 from .measure import MARK_METRICS, Measure, State, Throughput
 from .read import Rejected, Run
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
@@ -20,6 +24,7 @@ def frames(report: Report) -> dict[str, pd.DataFrame]:
         "accuracy": [_accuracy(row) for row in report.accuracy],
         "throughput": [_throughput(row) for row in report.throughput],
         "mark": [_mark(row) for row in report.mark],
+        "foreign": [_foreign(log) for log in report.logs.foreign],
         "other_runs": [_other(run) for run in report.others],
         "rejected_lines": [r._asdict() for r in report.logs.rejected],
     }
@@ -34,13 +39,15 @@ EMPTY: dict[str, Sequence[str]] = {
 }  # fmt: skip
 
 
+#: Columns of whole numbers that a row may lack.
+WHOLE = frozenset(
+    ["cards", "global_batch", "epochs", "first_label", "last_label", "final_label", "best_label"]
+)
+
+
 def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=None if rows else list(columns))
-    whole = [
-        c
-        for c in frame.columns
-        if c in ("cards", "global_batch", "epochs") or c.endswith(("count", "_steps_limit"))
-    ]
+    whole = [c for c in frame.columns if c in WHOLE or c.endswith(("count", "_steps_limit"))]
     return frame.astype(dict.fromkeys(whole, "Int64"))  # 20, not 20.0 where a row has none
 
 
@@ -161,6 +168,57 @@ def _mark(row: MarkRow) -> dict[str, Any]:
     for metric in ("mark_epoch", "mark_loss", "mark_top1", "mark_top5"):
         columns |= _claims(row, metric, metric)
     return {**columns, **_end(row)}
+
+
+def _foreign(log: ForeignLog) -> dict[str, Any]:
+    """What the log states, each accuracy in percent, times in seconds."""
+    f, mark = figures(log.run), at_mark(log.run, MARK_S)
+
+    def point(name: str, found: EvalPoint | None) -> dict[str, Any]:
+        return {
+            f"{name}_top1": found.top1 if found else None,
+            f"{name}_top5": found.top5 if found else None,
+            f"{name}_eval_loss": found.loss if found else None,
+            f"{name}_label": found.label if found else None,
+            f"{name}_epoch": found.epoch if found else None,
+            f"{name}_source": log.at(found.line) if found else None,
+        }
+
+    origin = log.run.origin_s or 0.0
+    at = mark.eval.elapsed_s if mark.eval else None
+    return {
+        "log": log.file,
+        "part": log.part,
+        "parts": log.parts,
+        "format": log.format.key,
+        "epochs_trained": f.epochs_trained,
+        "first_label": f.first_label,
+        "last_label": f.last_label,
+        "evals": f.evals,
+        "series": f.series,
+        **point("final", f.final),
+        **point("best", f.best),
+        "best_top5": f.best_top5.top5 if f.best_top5 else None,
+        "last_train_loss": f.last_train_loss.value if f.last_train_loss else None,
+        "last_train_loss_is_mean": f.last_loss_is_mean,
+        "images_per_s_median": f.rate.median if f.rate else None,
+        "images_per_s_mean": f.rate.mean if f.rate else None,
+        "images_per_s_n": f.rate.n if f.rate else 0,
+        "images_per_s_scope": f.rate.scope if f.rate else None,
+        "images_per_s_all_cards": f.rate.all_cards if f.rate else None,
+        "step_s_median": f.step_s,
+        "step_s_mean": f.mean_step_s,
+        "span_s": f.span_s,
+        "mark_s": MARK_S,
+        "mark_top1": mark.eval.top1 if mark.eval else None,
+        "mark_eval_at_s": None if at is None else at - origin,
+        "mark_best_top1": mark.best_top1,
+        "mark_missing": mark.why,
+        "status": log.run.status,
+        "facts": "; ".join(f"{key}={found.value}" for key, found in log.run.facts.items()),
+        "remarks": "; ".join(log.run.remarks),
+        "cannot_tell": "; ".join(f"{what}: {why}" for what, why in log.format.lacks.items()),
+    }
 
 
 def _other(run: Run) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Figures:
     last_loss_is_mean: bool
     rate: Rate | None
     step_s: float | None
+    mean_step_s: float | None
     span_s: float | None
 
 
@@ -90,6 +91,7 @@ def figures(run: ForeignRun, series: str | None = None) -> Figures:
         last_loss_is_mean=bool(last and last.mean),
         rate=_rate(run),
         step_s=statistics.median(steps) if steps else None,
+        mean_step_s=statistics.fmean(steps) if steps else None,
         span_s=_span(run),
     )
 

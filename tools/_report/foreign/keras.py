@@ -5,8 +5,8 @@ Epoch 1/90
 5004/5004 - 123s - loss: …                                                verbose=2; ` - 123s - …`
 391/391 ━━━━━ 12s 31ms/step - accuracy: 0.4 - loss: 1.6 - val_accuracy: 0.5 - …           Keras 3
 Bars overwrite themselves with carriage returns or backspaces, so that many states make a line.
-Metrics are fractions, and means over the epoch so far. A bar after an epoch's end without
-`val_` is `evaluate()`. The time of an epoch holds its validation too.
+Metrics are fractions (or as the user scaled them), and means over the epoch so far. A bar after an
+epoch's end without `val_` is `evaluate()`. The time of an epoch holds its validation too.
 epoch,accuracy,loss,lr,val_accuracy,val_loss                              CSVLogger, epochs from 0
 """
 
@@ -96,8 +96,9 @@ class _Bar:
         )
 
     def _eval(self, said: dict[str, float], series: str) -> None:
-        top1, top5 = (100 * said[k] if k in said else None for k in ("top1", "top5"))
-        self.sink.eval(self.label, top1=top1, top5=top5, loss=said.get("loss"), series=series)
+        top1, top5, loss = (said.get(k) for k in ("top1", "top5", "loss"))
+        label = self.label
+        self.sink.eval(label, top1=top1, top5=top5, loss=loss, series=series, own_unit=True)
 
 
 def reader(sink: Sink) -> Feed:
@@ -127,8 +128,8 @@ def csv_reader(sink: Sink) -> Feed:
                 (val if found.split == "val" else own).setdefault(found.kind, float(cell))
         label = int(cells[0])
         sink.train(label, whole=True, loss=own.get("loss"), lr=own.get("lr"))
-        top1, top5 = (100 * val[k] if k in val else None for k in ("top1", "top5"))
-        sink.eval(label, top1=top1, top5=top5, loss=val.get("loss"))
+        top1, top5, loss = (val.get(k) for k in ("top1", "top5", "loss"))
+        sink.eval(label, top1=top1, top5=top5, loss=loss, own_unit=True)
 
     return feed
 

@@ -5,7 +5,8 @@ epoch,step,train_loss_step,train_loss_epoch,val_acc,val_loss         rows hold s
 0,390,,,0.41,1.6
 Epoch 0: 100%|███| 391/391 [00:12<00:00, 31.2it/s, loss=1.2, v_num=0, val_acc=0.5]
 A bar shows the last validation's values until there are new ones: an epoch's are those of its
-bar's last state. Accuracies are fractions, as torchmetrics has them; `step` counts over epochs.
+bar's last state. Accuracies are fractions, as torchmetrics has them, or as the user scaled them;
+`step` counts over epochs.
 """
 
 from __future__ import annotations
@@ -30,10 +31,8 @@ _NAMED = re.compile(rf"(?<![\w/.-])([A-Za-z][\w/.-]*)={NUMBER}")
 def _scores(sink: Sink, label: int, values: dict[tuple[str, str], float], name: str = "") -> None:
     """The evaluations in one row or state; those on test data are a series of their own."""
     for split, series in (("val", name), ("test", "test")):
-        top1, top5 = (
-            100 * values[split, k] if (split, k) in values else None for k in ("top1", "top5")
-        )
-        sink.eval(label, top1=top1, top5=top5, loss=values.get((split, "loss")), series=series)
+        top1, top5, loss = (values.get((split, k)) for k in ("top1", "top5", "loss"))
+        sink.eval(label, top1=top1, top5=top5, loss=loss, series=series, own_unit=True)
 
 
 def csv_reader(sink: Sink) -> Feed:

@@ -105,6 +105,7 @@ class ForeignRun:
     evals: dict[str, list[EvalPoint]] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     remarks: dict[str, int] = field(default_factory=dict)
+    own_units: set[str] = field(default_factory=set)  # series whose unit the values tell
     scope: Scope = "not stated"
     first_line: int = 0
     last_line: int = 0
@@ -397,12 +398,15 @@ class Sink:
         series: str = "",
         epochs_done: float | None = None,
         late: bool = False,
+        own_unit: bool = False,
     ) -> None:
         """An evaluation: percent, plain loss, images scored; `series` names EMA weights and such.
 
         label None: after the epoch that was trained last, or before training. `epochs_done` where
         the format states it instead of a label; late: if `label` lies back, a checkpoint of it was
-        scored later, and nothing is trained again. Raises BadRecord outside 0 to 100 %.
+        scored later, and nothing is trained again. own_unit: a user named and scaled the metric:
+        its series is percent if any value in it is above 1, for no fraction is, else a fraction.
+        Raises BadRecord outside 0 to 100 %.
         """
         for name, value in (("top1", top1), ("top5", top5)):
             if value is not None and not 0 <= value <= 100 + 1e-6:
@@ -425,6 +429,8 @@ class Sink:
             return
         self._seen.add(key)
         points = self._owner().evals.setdefault(series, [])
+        if own_unit:
+            self._run.own_units.add(series)
         epoch = epochs_done if epochs_done is not None else None if label is None else label + 1.0
         where = (self.line, label if epochs_done is None else None, epoch)
         last = points[-1] if points and points[-1][1:3] == where[1:] else None
@@ -571,11 +577,27 @@ class Sink:
         self.runs = []
         for run in runs:
             _renumber(run, self._base)
+            _to_percent(run)
             if self._clock.steps_back:
                 run.remarks.setdefault(_STEPS_BACK, 0)
         kept = [run for run in runs if run.epochs or any(run.evals.values())]
         self.empty_starts += len(runs) - len(kept) - (not kept)
         return kept
+
+
+def _to_percent(run: ForeignRun) -> None:
+    for series in run.own_units:
+        points = run.evals[series]
+        if any((value or 0.0) > 1 for point in points for value in (point.top1, point.top5)):
+            run.remarks.setdefault("accuracies above 1 are logged, so they are in percent", 0)
+            continue
+        points[:] = [
+            point._replace(
+                top1=None if point.top1 is None else 100 * point.top1,
+                top5=None if point.top5 is None else 100 * point.top5,
+            )
+            for point in points
+        ]
 
 
 def _renumber(run: ForeignRun, base: int) -> None:

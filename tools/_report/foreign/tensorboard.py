@@ -3,8 +3,8 @@
 A record is: length (8 bytes), its CRC, the event, its CRC; of the event only wall_time, step, and
 the scalars of its summary are read, as simple_value or as a tensor with one number. What the tags
 mean is in `names`; `accuracy/top1` (mmengine) and `acc1`, `acc5` (timm's meter) are percent, other
-accuracies fractions. Some tags count epochs and some steps: steps become epochs where a scalar
-`epoch` says so, else a validation's step is an epoch if it rises by one.
+accuracies fractions or as the user scaled them. Some tags count epochs and some steps: steps become
+epochs where a scalar `epoch` says so, else a validation's step is an epoch if it rises by one.
 """
 
 from __future__ import annotations
@@ -280,14 +280,15 @@ class _Log:
             self.sink.train(label, whole=whole)
 
     def _eval(self, tag: _Tag, step: int, value: float, series: str) -> None:
-        scale = 1.0 if tag.means.kind == "loss" or _PERCENT.search(tag.name) else 100.0
         kind = tag.means.kind
+        own_unit = kind != "loss" and _PERCENT.search(tag.name) is None
         self.sink.eval(
             self.labels.get(step),
-            top1=scale * value if kind == "top1" else None,
-            top5=scale * value if kind == "top5" else None,
+            top1=value if kind == "top1" else None,
+            top5=value if kind == "top5" else None,
             loss=value if kind == "loss" else None,
             series=series,
+            own_unit=own_unit,
         )
 
 
