@@ -24,10 +24,11 @@ def frames(report: Report) -> dict[str, pd.DataFrame]:
         "accuracy": [_accuracy(row) for row in report.accuracy],
         "throughput": [_throughput(row) for row in report.throughput],
         "mark": [_mark(row) for row in report.mark],
-        "foreign": [_foreign(log) for log in report.logs.foreign],
         "other_runs": [_other(run) for run in report.others],
         "rejected_lines": [r._asdict() for r in report.logs.rejected],
     }
+    if report.logs.foreign:
+        tables["foreign"] = [_foreign(log) for log in report.logs.foreign]
     return {name: _frame(rows, EMPTY.get(name, ())) for name, rows in tables.items()}
 
 
