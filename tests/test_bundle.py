@@ -10,14 +10,13 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
 import pytest
 from fake_logs import FakeRun
+from report_tool import report
 from test_report import DIGITS
 
 from proofrun.errors import Exit, UsageError
@@ -26,16 +25,6 @@ from tools._report.verify import examine, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 Files = dict[str, bytes]
-
-
-def tool(*arguments: object, cwd: Path = Path("/")) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "report.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=60,
-    )
 
 
 def verified(path: Path) -> bool:
@@ -51,7 +40,7 @@ def bundle(tmp_path_factory) -> Path:
     going = FakeRun(DIGITS, number=2, status=None, stop_epoch=2).write(folder / "logs")
     (going / "checkpoints").mkdir()
     (going / "checkpoints" / "model.safetensors").write_bytes(b"weights")
-    done = tool(folder / "logs", "--bundle", folder / "b.tar.gz")
+    done = report(folder / "logs", "--bundle", folder / "b.tar.gz")
     assert done.returncode == 0, done.stderr
     shutil.rmtree(folder / "logs")
     return Path(folder / "b.tar.gz")
@@ -93,9 +82,9 @@ def digest(text: str) -> str:
 def test_a_stranger_verifies_in_an_empty_folder(tmp_path, capsys):
     for seed in (1, 2):
         FakeRun(DIGITS, number=seed, seed=seed).write(tmp_path / "logs")
-    first = tool(tmp_path / "logs", "--bundle", tmp_path / "one.tar.gz")
+    first = report(tmp_path / "logs", "--bundle", tmp_path / "one.tar.gz")
     moved = shutil.copytree(tmp_path / "logs", tmp_path / "elsewhere" / "logs")
-    again = tool(moved, "--bundle", tmp_path / "two.tar.gz")
+    again = report(moved, "--bundle", tmp_path / "two.tar.gz")
     assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
     assert digest(first.stdout) == digest(again.stdout)
     assert not (tmp_path / "logs" / "report").exists()
@@ -103,7 +92,7 @@ def test_a_stranger_verifies_in_an_empty_folder(tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     stated = ("--digest", digest(first.stdout).upper())
-    done = tool("--verify", tmp_path / "one.tar.gz", *stated, cwd=empty)
+    done = report("--verify", tmp_path / "one.tar.gz", *stated, cwd=empty)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("verified: ")
     assert "\nAccuracy\n" in done.stdout and "(as stated)" in done.stdout
@@ -130,7 +119,7 @@ def test_a_run_that_goes_on_stays_in_progress(tmp_path):
     events = folder / "events.jsonl"
     later = (folder / "status.json").stat().st_mtime + 5
     os.utime(events, (later, later))
-    assert tool(tmp_path / "logs", "--bundle", tmp_path / "b.tgz").returncode == 0
+    assert report(tmp_path / "logs", "--bundle", tmp_path / "b.tgz").returncode == 0
     assert json.loads(read(tmp_path / "b.tgz")["report.json"])["runs"][0]["status"] == "running"
     assert verified(tmp_path / "b.tgz")
 
@@ -286,7 +275,7 @@ def test_wrong_use_is_one_line(tmp_path, what):
         "empty": [tmp_path / "logs", "--bundle", tmp_path / "b.tgz"],
         "name": [tmp_path / "logs", "--bundle", tmp_path / "b.zip"],
     }[what]
-    done = tool(*arguments)
+    done = report(*arguments)
     assert done.returncode == Exit.USAGE
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("report.py: ")
 
@@ -306,7 +295,7 @@ def test_absurd_logs_are_no_traceback(bundle, tmp_path, capsys):
         for name, data in files.items()
         if name.endswith("events.jsonl")
     }
-    done = tool("--verify", write(tmp_path / "bad.tar.gz", files | strange, manifest=True))
+    done = report("--verify", write(tmp_path / "bad.tar.gz", files | strange, manifest=True))
     assert done.returncode == Exit.VERDICT and "Traceback" not in done.stderr
     many = {name: b"\n" * 2_100_000 for name in list(strange)[:1]}
     assert not verified(write(tmp_path / "bad.tar.gz", files | many, manifest=True))

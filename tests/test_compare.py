@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_logs import FakeRun
-from test_bundle import tool
+from report_tool import report
 from test_report import DIGITS
 
 from proofrun.errors import Exit
@@ -26,7 +26,7 @@ def test_a_copy_is_bit_equal(tmp_path):
     folder = FakeRun(DIGITS).write(tmp_path)
     iterations(folder, [2.5, 2.25])
     shutil.copytree(folder, tmp_path / DIGITS / "002")
-    done = tool(tmp_path, "--compare", f"{DIGITS}/001", f"{DIGITS}/002")
+    done = report(tmp_path, "--compare", f"{DIGITS}/001", f"{DIGITS}/002")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n  nothing") == 2
     assert "(iters.jsonl): bit-equal at all 2 steps" in done.stdout
@@ -40,7 +40,7 @@ def test_two_recipes_side_by_side(tmp_path):
     iterations(one, [2.5, 2.25, 2.125, 2.0])
     iterations(two, [2.5, 2.25, 2.126, 2.2])
     (tmp_path / "elsewhere").mkdir()
-    done = tool("--compare", one, two, cwd=tmp_path / "elsewhere")
+    done = report("--compare", one, two, cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines() if line.split()}
     assert rows["recipe.optimizer.lr.base"][1:] == ["0.5", "0.02"]
@@ -57,7 +57,7 @@ def test_hostile_logs_in_progress_and_without_events(tmp_path):
     two = FakeRun(DIGITS, number=2).write(tmp_path)
     (one / "events.jsonl").open("a").write('{"kind":')
     (two / "events.jsonl").write_text("")
-    done = tool("--compare", one, two)
+    done = report("--compare", one, two)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout and "[31m[bold]x" in done.stdout
     assert "no step that both have" in done.stdout
@@ -75,5 +75,5 @@ def test_parting():
 def test_wrong_names_are_one_line(tmp_path, names):
     for number in (1, 2):
         FakeRun(DIGITS, number=number).write(tmp_path)
-    done = tool(tmp_path, "--compare", *names)
+    done = report(tmp_path, "--compare", *names)
     assert done.returncode == Exit.USAGE and done.stderr.count("\n") == 1

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from fake_logs import FakeRun, imagenet, quickstart
 from jsonschema import Draft202012Validator
-from test_report import DIGITS, report
+from report_tool import report
+from test_report import DIGITS
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = json.loads((ROOT / "tools" / "_report" / "report.schema.json").read_text())

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_bundle import tool
+from report_tool import report
 
 from proofrun.errors import Exit
 
@@ -21,7 +21,7 @@ def committed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reports") / "rehearsal"
     for run in sorted((REHEARSAL / "logs").glob("Inceptionv2-Digits_FP32_6E_1CPU_Train")):
         shutil.copytree(run, folder / "logs" / run.name)
-    assert tool(folder / "logs", "--out", folder).returncode == 0
+    assert report(folder / "logs", "--out", folder).returncode == 0
     return Path(folder)
 
 
@@ -37,16 +37,16 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_a_report_of_its_logs_has_no_drift(committed):
-    done = tool("--check", committed)
+    done = report("--check", committed)
     assert done.returncode == 0 and done.stdout.startswith("no drift"), done.stdout + done.stderr
-    done = tool("logs", "--check", "--out", ".", cwd=committed)
+    done = report("logs", "--check", "--out", ".", cwd=committed)
     assert done.returncode == 0
 
 
 def test_one_number_of_a_csv(copy):
     (top1,) = set(re.findall(r"97\.68\d+", (copy / "accuracy.csv").read_text()))
     edit(copy / "accuracy.csv", top1, "97.9")
-    done = tool(copy / "logs", "--check", copy)
+    done = report(copy / "logs", "--check", copy)
     assert done.returncode == Exit.VERDICT
     first, last = done.stdout.splitlines()
     assert re.fullmatch(rf"accuracy\.csv: row \d, top1: 97\.9 -> {top1}", first)
@@ -61,7 +61,7 @@ def test_one_number_of_the_logs(copy):
         if event["kind"] == "eval" and event["why"] != "mark":
             lines[i] = json.dumps(event | {"correct1": event["correct1"] - 1})
     events.write_text("\n".join(lines) + "\n")
-    done = tool("--check", copy)
+    done = report("--check", copy)
     assert done.returncode == Exit.VERDICT
     assert re.search(r"accuracy\.csv: row \d, top1: 97\.68\d* -> 97\.6\d+", done.stdout)
     assert re.search(r"report\.json: judgements\[\d\]\.measured: 97\.68\d* -> 97\.6", done.stdout)
@@ -74,7 +74,7 @@ def test_files_that_are_gone_or_broken(copy):
     (copy / "throughput.csv").write_bytes(b'\xff"\n"')
     (copy / "accuracy.csv").write_text((copy / "accuracy.csv").read_text() + "more,1\n")
     edit(copy / "report.html", "<main>", "<main><script>")
-    done = tool("--check", copy)
+    done = report("--check", copy)
     assert done.returncode == Exit.VERDICT and done.stderr == ""
     assert "mark.csv: cannot be read (No such file" in done.stdout
     assert "report.json: the file: no JSON -> JSON" in done.stdout
@@ -83,6 +83,6 @@ def test_files_that_are_gone_or_broken(copy):
 
 
 def test_wrong_use_of_check(copy):
-    assert tool("--check", copy, "--gate").returncode == Exit.USAGE
-    done = tool("--check", copy / "logs" / "none")
+    assert report("--check", copy, "--gate").returncode == Exit.USAGE
+    done = report("--check", copy / "logs" / "none")
     assert done.returncode == Exit.USAGE and done.stderr.count("\n") == 1

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from fake_logs import FakeRun
+from report_tool import report
 
 from proofrun.errors import Exit
 
@@ -31,13 +29,6 @@ def example(epochs: int = 3) -> str:
             f" * Acc@1 {40 + 10 * min(epoch, epochs - 2) - (epoch == epochs - 1)}.000 Acc@5 90.000"
         )
     return "\n".join(lines) + "\n"
-
-
-def report(*words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "report.py"), *map(str, words)],
-        capture_output=True, text=True, env={**os.environ, "COLUMNS": "400"}, timeout=60,
-    )  # fmt: skip
 
 
 def rows(folder: Path, table: str) -> list[dict[str, str]]:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 from fake_logs import FakeRun, imagenet, quickstart
-from test_report import DIGITS, report
+from report_tool import report
+from test_report import DIGITS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -63,7 +64,7 @@ class Page(HTMLParser):
 
 
 def made(logs: Path, *flags: str) -> tuple[str, Page]:
-    done = report(logs, *flags)
+    done = report(logs, *flags, draw=True)
     assert done.returncode == 0, done.stderr
     text = (logs / "report" / "report.html").read_text()
     return text, Page(text)
@@ -203,7 +204,7 @@ def test_chinese_is_for_readers_and_csv_for_programs(tmp_path):
     english, _ = made(tmp_path)
     csv = {path.name: path.read_text() for path in (tmp_path / "report").glob("*.csv")}
     assert csv
-    done = report(tmp_path, "--lang", "zh")
+    done = report(tmp_path, "--lang", "zh", draw=True)
     assert done.returncode == 0, done.stderr
     assert "\n吞吐率\n" in done.stdout and "复现" in done.stdout
     text = (tmp_path / "report" / "report.html").read_text()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_logs import FakeRun, imagenet, quickstart
+from report_tool import report
 
 from proofrun.errors import Exit
 from proofrun.runs import World
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DIGITS = "Inceptionv2-Digits_AMP_6E_1CPU_Train"
 
 
-def report(logs: Path, *flags: str, path: str = "") -> subprocess.CompletedProcess[str]:
+def spawned(logs: Path, *flags: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    """As `report`, by an interpreter of its own with `path` before all packages."""
     return subprocess.run(
         [sys.executable, str(ROOT / "tools" / "report.py"), str(logs), *flags],
         capture_output=True,
@@ -45,7 +47,7 @@ def test_quickstart_logs_without_torch(tmp_path):
     (stub / "__init__.py").write_text("raise ImportError('no torch here')")
     logs = tmp_path / "my logs"
     quickstart(logs)
-    done = report(logs, path=str(stub.parent))
+    done = spawned(logs, path=str(stub.parent))
     assert done.returncode == 0, done.stderr
     for title in ("Accuracy", "Throughput", "Time mark"):
         assert f"\n{title}\n" in done.stdout

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_logs import FakeRun
-from test_bundle import tool
+from report_tool import report
 from test_report import DIGITS
 
 from proofrun.errors import Exit
@@ -141,8 +141,8 @@ def test_what_a_kill_made_void_is_forgotten(tmp_path):
 
 def test_nothing_to_watch(tmp_path):
     FakeRun(DIGITS).write(tmp_path / "logs")
-    done = tool(tmp_path / "logs", "--watch")
+    done = report(tmp_path / "logs", "--watch")
     assert done.returncode == 0 and done.stdout == "no run is in progress\n"
     for arguments in ([tmp_path / "none", "--watch"], [tmp_path / "logs", "--watch", "0"]):
-        done = tool(*arguments)
+        done = report(*arguments)
         assert done.returncode == Exit.USAGE and done.stderr.count("\n") == 1
