@@ -13,7 +13,8 @@ from typing import NamedTuple
 LONGEST = 1 << 20  # bytes; a longer line is cut, and still one line
 _BLOCK = 1 << 16
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_CONTROL = dict.fromkeys([*range(9), *range(11, 32), 127])  # all but tab
+_CONTROL = bytes([*range(9), *range(11, 32), 127])  # all but tab
+_REMOVED = dict.fromkeys(_CONTROL)
 # What launchers put before a line, with the rank: mpirun --tag-output, torchrun, torch, srun -l.
 _RANK = re.compile(
     r"\s*(?:\[\d+,(\d+)\]<std(?:out|err)>:|\[(?:default|rank)(\d+)\]:"
@@ -73,8 +74,14 @@ def read_lines(file: BufferedIOBase) -> Iterator[Line]:
             raw = (
                 raw.removeprefix(b"\x00") if encoding == "utf-16-le" else raw.removesuffix(b"\x00")
             )
+        if not encoding and b"\x1b" not in raw and b"\r" not in raw:  # nearly all lines
+            text = raw.translate(None, _CONTROL).decode("utf-8", errors="replace")
+            cleaned = text.strip("\ufeff \n")
+            if cleaned:
+                yield _without_launcher(number, cleaned)
+            continue
         text = raw.decode(encoding or "utf-8", errors="replace")
-        for part in text.split("\r") if "\r" in text else (text,):
+        for part in text.split("\r"):
             cleaned = clean(part)
             if cleaned:
                 yield _without_launcher(number, cleaned)
@@ -84,7 +91,7 @@ def clean(text: str) -> str:
     """Without terminal sequences, NUL and other control characters; tabs stay."""
     if "\x1b" in text:
         text = _ANSI.sub("", text)
-    return text.translate(_CONTROL).strip("\ufeff \n")
+    return text.translate(_REMOVED).strip("\ufeff \n")
 
 
 def _without_launcher(number: int, text: str) -> Line:

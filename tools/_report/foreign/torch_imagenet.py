@@ -16,14 +16,20 @@ from .record import Sink
 from .values import NUMBER
 
 _TRAIN = re.compile(r"Epoch:?\s*\[(\d+)\]\s*\[\s*(\d+)/(\d+)\]\s")
-_METER = rf"\s+{NUMBER}\s*\(\s*{NUMBER}\)"
+_METER = rf"\s+[^\s(]+\s*\(\s*{NUMBER}\)"  # the mean so far is in parentheses
 _TIME = re.compile(r"\bTime" + _METER)
 _DATA = re.compile(r"\bData" + _METER)
 _LOSS = re.compile(r"\bLoss" + _METER)
+_METERS = re.compile(rf"\s*Time{_METER}\s+Data{_METER}\s+Loss{_METER}")
 _LR = re.compile(r"\b[Ll][Rr][:\s]+" + NUMBER)
 TOTAL = re.compile(rf"\*\s+(?:Acc|Prec)@1:?\s+{NUMBER}\s+(?:Acc|Prec)@5:?\s+{NUMBER}")
 _MODEL = re.compile(r"=> (?:creating model|using pre-trained model) '([^']+)'")
 _LOADED = re.compile(r"=> loaded checkpoint '([^']*)'")
+
+
+def _mean(pattern: re.Pattern[str], text: str) -> str | None:
+    found = pattern.search(text)
+    return found[1] if found else None
 
 
 def reader(sink: Sink) -> Feed:
@@ -34,15 +40,19 @@ def reader(sink: Sink) -> Feed:
         found = _TRAIN.search(text)
         if found:
             epoch, step, steps = (int(group) for group in found.groups())
-            loss, time, data = _LOSS.search(text), _TIME.search(text), _DATA.search(text)
+            meters = _METERS.match(text, found.end())
+            if meters:  # as the example prints them; forks leave some out
+                time, data, loss = meters[1], meters[2], meters[3]
+            else:
+                time, data, loss = (_mean(pattern, text) for pattern in (_TIME, _DATA, _LOSS))
             lr = _LR.search(text) if "LR" in text or "lr" in text else None
-            seconds = float(time[2]) if time else None
-            waited = float(data[2]) / seconds if data and seconds else None
+            seconds = float(time) if time else None
+            waited = float(data) / seconds if data and seconds else None
             sink.train(
                 epoch,
                 step=step,
                 fraction=(step + 1) / steps,
-                loss=float(loss[2]) if loss else None,
+                loss=float(loss) if loss else None,
                 mean=True,
                 lr=float(lr[1]) if lr else None,
                 step_s=seconds,
