@@ -157,7 +157,7 @@ def _throughput(rows: list[ThroughputRow]) -> Grid:
         Column("Scaling", True),
         Column("AMP / FP32", True),
         Column("Data wait", True),
-        Column("Claim"),
+        Column("Claim", wrap=True),
         Column("Verdict"),
         Column("Flags", wrap=True),
     )
