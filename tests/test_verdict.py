@@ -69,6 +69,17 @@ def test_without_a_spread_nothing_is_decided():
     assert verdict(80.0, prior_spread=None, n=3, spread=0.1) == Verdict.REPRODUCED
 
 
+def test_equal_repeats_are_not_without_noise():
+    """Three runs that all had 355 of 360 right: their spread is that of a rounded number."""
+    c = claim(tolerance=0.0)
+    same = Estimate(71.86, 3, 0.0, grain=100 / 360)
+    judged = judge(c, same, match(c, FACTS))
+    assert judged.verdict == Verdict.INCONCLUSIVE and "no less than their rounding" in judged.reason
+    margin = 2.920 * 100 / 360 / math.sqrt(12) * math.sqrt(4 / 3)
+    assert f"reproduced from {margin:+.2f}" in judged.reason
+    assert "rounding" not in judge(c, same._replace(spread=0.2), match(c, FACTS)).reason
+
+
 def test_missing_data_is_never_a_pass():
     assert verdict(99.0, missing="scored on 49152 of 50000 images only") == Verdict.NA
 

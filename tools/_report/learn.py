@@ -52,7 +52,8 @@ def accuracy_rows(group: Group) -> list[AccuracyRow]:
         for claim in claims:
             value = found.top1 if claim.metric == "top1" else found.top5
             facts = _facts(group, protocol.name)
-            add_judgement(row, claim, facts, estimate(value), missing)
+            measured = estimate(value)._replace(grain=100 / found.count if found.count else 0.0)
+            add_judgement(row, claim, facts, measured, missing)
         row.notes += _as_the_source_scores(row, claims)
         rows.append(row)
     return rows

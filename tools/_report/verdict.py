@@ -40,12 +40,16 @@ class Verdict(StrEnum):
 
 
 class Estimate(NamedTuple):
-    """A measured number: mean over n repeats, their sample spread, and log lines."""
+    """A measured number: mean over n repeats, their sample spread, and log lines.
+
+    `grain`: the step between two values that one run can have, as 100 / images for an accuracy.
+    """
 
     value: float | None
     n: int
     spread: float | None
     sources: tuple[str, ...] = ()
+    grain: float = 0.0
 
 
 class Facts(NamedTuple):
@@ -165,6 +169,9 @@ def noise(claim: Claim, estimate: Estimate) -> Noise | None:
     """The spread that a verdict takes, or None where nothing gives it."""
     n = estimate.n
     if n >= MIN_REPEATS and estimate.spread is not None:
+        least = estimate.grain / math.sqrt(12)  # equal repeats differ by less than a grain
+        if estimate.spread < least:
+            return Noise(least, n, n - 1, f"spread of {n} repeats, no less than their rounding")
         return Noise(estimate.spread, n, n - 1, f"spread of {n} repeats")
     if claim.prior_spread is None:
         return None
