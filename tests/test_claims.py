@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -142,6 +143,18 @@ def test_throughput_as_the_source_prints_it(tmp_path):
     rates = [round(images[e] / (ends[e] - ends[e - 1]), 2) for e in range(2, 11)]
     assert row.one.as_source.value == pytest.approx(sum(rates) / 9, abs=0.0051)
     assert row.one.as_source.value != row.one.rate.value
+
+
+def test_a_median_that_hides_lost_time_is_remarked_on(tmp_path):
+    """Half of the time outside the windows: all images over all the time is half the median."""
+    folder = FakeRun("GoogLeNet-Digits_AMP_10E_1CPU_Train", images_per_s=250.0).write(tmp_path)
+    assert not any("all images" in note for note in report(tmp_path).throughput[0].notes)
+    log = folder / "events.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    log.write_text("".join(json.dumps(e | {"mark_s": 2 * e["mark_s"]}) + "\n" for e in lines))
+    (note,) = [n for n in report(tmp_path).throughput[0].notes if "all images" in n]
+    rate = float(note.split("are ")[1].split(" img/s")[0])
+    assert rate == pytest.approx(125, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from .rows import (
 from .verdict import Estimate, Facts
 
 INPUT_BOUND = 0.10  # of the time waited for data: the input pipeline sets the speed
+WHOLE_TIME = 0.9  # less of the median over the whole time is remarked on
 COMPUTE_BOUND = 0.03  # less than this: the cards do
 
 
@@ -90,6 +91,7 @@ def _row(series: _Series, many: _Where | None, fp32: _Series | None, first: bool
         if cell:
             flag_repeats(row, cell.rate)
             row.notes.append(diagnosis(cell))
+    row.notes += [note for run in members if (note := _whole_time(run))]
     ratio = _scaling(row)
     row.scaling = ratio.value
     if row.scaling is not None and row.scaling > SUPER_LINEAR:
@@ -145,6 +147,23 @@ def _scaling(row: ThroughputRow) -> Estimate:
         spread = value * relative
     n = min(one.rate.n, many.rate.n)
     return Estimate(value, n, spread, (*one.rate.sources, *many.rate.sources))
+
+
+def _whole_time(run: Run) -> str:
+    """Where all images / all the time of training are well under the median of windows."""
+    cell = measure.throughput([run])
+    seconds = float(run.windows.mark_s[-1]) if len(run.windows) else 0.0
+    if cell is None or not cell.rate.value or run.plan.max_steps is not None or seconds <= 0:
+        return ""
+    over_all = float(run.windows.images.sum()) / seconds
+    share = over_all / cell.rate.value
+    if not share < WHOLE_TIME:
+        return ""
+    return (
+        f"{run.folder}: all images over all the time (evaluations left out) are "
+        f"{units.quantity('throughput', over_all)}, {100 * share:.1f} % of the median of windows: "
+        "warm-up, checkpoints or slow windows took the rest"
+    )
 
 
 def bound_by(cell: Throughput) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..measure import MARK_METRICS, Accuracy, Measure, Sample, State, Throughput
 from ..rows import AccuracyRow, MarkRow, ThroughputRow
-from .figures import at_mark, figures
+from .figures import Rate, at_mark, figures
 from .logs import ForeignLog
 from .record import EvalPoint, Scope
 
@@ -91,7 +91,22 @@ def throughput_rows(log: ForeignLog) -> list[ThroughputRow]:
         f"{log.name}: median of {rate.n} values {rate.median:.2f} img/s, mean {rate.mean:.2f}, "
         f"{scope_text(rate.scope, log.run.cards)}"
     )
+    row.notes += _whole_time(log, rate)
     return [row]
+
+
+def _whole_time(log: ForeignLog, rate: Rate) -> list[str]:
+    """The rate against epochs x images / time, where the log states all of them."""
+    images = log.run.facts.get("train_images")
+    found = figures(log.run)
+    if images is None or not found.span_s or rate.all_cards is None or not found.epochs_trained:
+        return []
+    over_all = found.epochs_trained * float(images.value) / found.span_s
+    return [
+        f"{log.name}: {found.epochs_trained} epochs x {int(images.value):,} images in "
+        f"{found.span_s:,.1f} s, evaluations included, are {over_all:,.0f} img/s: "
+        f"{100 * over_all / rate.all_cards:.1f} % of the rate above"
+    ]
 
 
 def scope_text(scope: Scope, cards: int | None) -> str:
