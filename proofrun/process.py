@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import io
+import os
 import signal
 import sys
 from typing import Any
@@ -37,6 +38,9 @@ def keep_going_without_reader() -> None:
     """`| head` or a closed terminal must not end a run, nor change a command's exit code."""
     for name, own in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
         stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+            continue
         if stream is not own or not isinstance(stream, io.TextIOWrapper):
             continue  # somebody captures it, or it is closed
         stream.flush()

@@ -30,8 +30,9 @@ EVAL_S = 1.5
 class FakeClock(Clock):
     """A clock that goes only when told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, day: int = 0) -> None:
         super().__init__(0.0)
+        self.from_s = 1.7e9 + 86400 * day
         self.wall = 3.0  # imports and start-up
         self.mark = 0.0
 
@@ -46,7 +47,7 @@ class FakeClock(Clock):
             "wall_s": self.wall,
             "mark_s": self.mark,
             "train_s": self.train_s,
-            "t_wall": 1.7e9 + self.wall,
+            "t_wall": self.from_s + self.wall,
         }
 
 
@@ -114,7 +115,7 @@ class FakeRun:
 class _Writer:
     def __init__(self, fake: FakeRun, plan: Plan, path: Path) -> None:
         self.fake, self.plan, self.path = fake, plan, path
-        self.clock = FakeClock()
+        self.clock = FakeClock(fake.number - 1)
         self.out = EventWriter(path, self.clock)
         self.steps_per_epoch = plan.recipe.data.train_images // plan.global_batch
         self.epochs = plan.recipe.schedule.epochs

@@ -101,3 +101,36 @@ def test_a_named_file_that_is_no_log_is_refused(tmp_path, name, content, said):
 def test_the_gate_needs_a_claim_of_ours(tmp_path):
     (tmp_path / "x.log").write_text(example())
     assert report(tmp_path, "--gate").returncode == Exit.VERDICT
+
+
+def test_what_was_named_and_cannot_be_read_is_said(tmp_path):
+    """Beside a log that can be read; a torn gzip ends no report."""
+    (tmp_path / "x.log").write_text(example())
+    (tmp_path / "notes.txt").write_text("nothing\n")
+    packed = gzip.compress(example(40).encode())
+    (tmp_path / "torn.gz").write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "broken.gz").write_bytes(packed[:30] + b"\xff" + packed[31:])
+    names = [tmp_path / name for name in ("x.log", "notes.txt", "torn.gz", "broken.gz")]
+    done = report(*names, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "notes.txt: no format is recognised in it" in done.stdout
+    assert {row["runs"] for row in rows(tmp_path / "out", "accuracy")} >= {"x.log"}
+
+
+def test_a_rate_of_one_card_is_not_put_where_all_cards_are(tmp_path):
+    at = "[2022/01/10 00:00:0{}] root INFO: [Train][Epoch {}/9][Iter: 9/10]lr: 0.1, loss: 2.0, "
+    end = "batch_cost: 0.5s, reader_cost: 0.1, ips: 400.5 images/sec, eta: 1:00:00\n"
+    text = "".join(at.format(epoch, epoch) + end for epoch in (1, 2, 3))
+    (tmp_path / "x.log").write_text(text)
+    done = report(tmp_path / "x.log", "--out", tmp_path / "out")
+    (row,) = rows(tmp_path / "out", "throughput")
+    assert row["many_images_per_s"] == row["one_images_per_s"] == ""
+    assert "400.50 img/s" in row["notes"] and "per card as stated" in row["notes"]
+    assert "3 of 9 epochs" in row["flags"] and done.returncode == 0
+
+
+def test_a_bundle_needs_a_run_of_ours(tmp_path):
+    (tmp_path / "x.log").write_text(example())
+    done = report(tmp_path, "--bundle", tmp_path / "b.tar.gz")
+    assert done.returncode == Exit.USAGE and done.stderr.count("\n") == 1
+    assert not (tmp_path / "b.tar.gz").exists()

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -282,3 +283,50 @@ def test_nothing_to_report_is_one_line(tmp_path, what):
     done = report(logs)
     assert done.returncode == Exit.USAGE
     assert done.stdout == "" and done.stderr.count("\n") == 1
+
+
+def test_the_log_counts_where_a_recipe_was_changed_afterwards(tmp_path):
+    """A claim made easier in recipe.yaml changes no verdict, and is named."""
+    folder = FakeRun(DIGITS, top1=93.0).write(tmp_path)
+    assert report(tmp_path, "--gate").returncode == Exit.VERDICT
+    before = rows(tmp_path, "accuracy")
+    recipe = folder / "recipe.yaml"
+    text = recipe.read_text()
+    assert "value: 97.0" in text
+    recipe.write_text(text.replace("value: 97.0", "value: 90.0"))
+    done = report(tmp_path, "--gate")
+    assert done.returncode == Exit.VERDICT and rows(tmp_path, "accuracy") == before
+    assert "recipe.yaml: not what the log says was run" in done.stdout
+
+
+def test_another_runs_log_is_that_other_run(tmp_path):
+    other = FakeRun("Inceptionv2-Digits_FP32_6E_1CPU_Train").write(tmp_path / "other")
+    folder = FakeRun(DIGITS).write(tmp_path / "logs")
+    (folder / "events.jsonl").write_bytes((other / "events.jsonl").read_bytes())
+    done = report(tmp_path / "logs")
+    assert {row["precision"] for row in rows(tmp_path / "logs", "accuracy")} == {"FP32"}
+    assert "recipe.yaml: not what the log says was run" in done.stdout
+
+
+def test_copies_of_a_run_are_no_repeats(tmp_path):
+    folder = FakeRun(DIGITS).write(tmp_path)
+    for number in ("002", "003"):
+        shutil.copytree(folder, folder.parent / number)
+    done = report(tmp_path)
+    assert {row["one_n"] for row in rows(tmp_path, "throughput")} == {"1"}
+    assert {row["n"] for row in rows(tmp_path, "mark")} == {"1"}
+    assert done.stdout.count("a copy of") == 2
+
+
+def test_closed_output_is_no_defect(tmp_path):
+    quickstart(tmp_path)
+    line = f"{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / 'tools/report.py'))} . >&-"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, timeout=60)
+    assert (
+        done.returncode == 0 and not done.stderr and (tmp_path / "report" / "report.html").exists()
+    )
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path):
+    done = report("", cwd=tmp_path)
+    assert done.returncode == Exit.USAGE and "empty" in done.stderr

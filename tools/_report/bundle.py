@@ -129,8 +129,9 @@ def this_tool() -> Tool:
 def _copy(paths: Sequence[Path], target: Path) -> None:
     """The runs' files, in their folders below what the runs have in common."""
     folders = list(dict.fromkeys(folder.resolve() for folder in find(paths).folders))
-    if not folders or not all(path.is_dir() for path in paths):
+    if not folders or not all(path.exists() for path in paths):
         read_logs(paths)  # says what is wrong with them
+        raise UsageError("no run of ours in there: logs of other systems are not packed")
     common = Path(os.path.commonpath([folder.parent.parent for folder in folders]))
     for folder in folders:
         place = folder.relative_to(common)

@@ -19,7 +19,10 @@ def parse_args() -> argparse.Namespace:
         description="Read training logs, print the tables with their verdicts, write the report.",
     )
     parser.add_argument(
-        "paths", nargs="*", type=Path, help="log folders or run folders (default: env.sh)"
+        "paths",
+        nargs="*",
+        type=_path,
+        help="log folders, run folders, logs of other systems (default: env.sh)",
     )
     parser.add_argument(
         "--out",
@@ -102,11 +105,18 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def _path(text: str) -> Path:
+    """An empty name is a variable that was not set, not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is empty")
+    return Path(text)
+
+
 def _seconds(text: str) -> float:
     """0.1 s to an hour."""
     value = float(text)
     if not 0.1 <= value <= 3600:
-        raise ValueError
+        raise argparse.ArgumentTypeError("give 0.1 to 3600 seconds")
     return value
 
 

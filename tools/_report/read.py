@@ -128,15 +128,33 @@ def read_logs(paths: Sequence[Path]) -> Logs:
         read, refused = _read_run(folder, _shown(folder, root))
         runs += read
         rejected += refused
+    runs = _without_copies(runs, rejected)
     foreign = []
     for path in (*found.named, *found.files):
         log = read_foreign(path, _shown(path, root))
         foreign += log.logs
+        if path in found.named and not log.logs and not log.rejected:
+            rejected.append(Rejected(_shown(path, root), 0, "no format is recognised in it"))
         # a file that lies there may be anything; one that was named should have been a log
         rejected += [Rejected(*each) for each in log.rejected if log.logs or path in found.named]
     if not found.folders and not foreign:
         _nothing(paths, found, rejected)
     return Logs(root, sorted(runs, key=lambda run: (run.plan.run, run.number)), rejected, foreign)
+
+
+def _without_copies(runs: Sequence[Run], rejected: list[Rejected]) -> list[Run]:
+    """Each run once: two that started and ended at the very same times are one, copied."""
+    kept: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        times = run.start.t_wall if run.start else id(run), run.log.last and run.log.last.t_wall
+        key = (run.plan.run, run.config_hash, *times, len(run.windows))
+        if key in kept:
+            first = kept[key]
+            why = f"a copy of {first.folder} ({first.number}): it counts once"
+            rejected.append(Rejected(run.file, 0, why))
+        else:
+            kept[key] = run
+    return list(kept.values())
 
 
 def _root(found: Found) -> Path:
@@ -157,7 +175,9 @@ def _nothing(paths: Sequence[Path], found: Found, rejected: Sequence[Rejected]) 
         raise UsageError(f"{found.closed[0].filename}: cannot be read ({found.closed[0].strerror})")
     if found.named:
         why = rejected[0].reason if rejected else "no format is recognised in it"
-        raise UsageError(f"{found.named[0]}: {why}; the README lists the logs that can be read")
+        raise UsageError(
+            f"{found.named[0]}: {why}; what can be read: tools/_report/foreign/README.md"
+        )
     raise UsageError(
         f"{shown}: no run found (logs/<run name>/<NNN>/events.jsonl) and no log of another system; "
         "make one with `bash run_scripts/quickstart.sh`"
@@ -185,6 +205,11 @@ def _read_run(folder: Path, shown: str) -> tuple[list[Run], list[Rejected]]:
     for part, log in enumerate(read.logs, 1):
         try:
             plan = plan_of(folder if len(read.logs) == 1 else None, log.events)
+            logged = _logged_plan(log.events)
+            if logged is not None and (logged.run, logged.recipe) != (plan.run, plan.recipe):
+                reason = "not what the log says was run: changed, or of another run; the log counts"
+                rejected.append(Rejected(f"{shown}/recipe.yaml", 0, reason))
+                plan = logged
             name = RunName.parse(plan.run)
             assert plan.global_batch
         except (ProofrunError, ValidationError) as error:
@@ -204,10 +229,19 @@ def plan_of(folder: Path | None, events: Sequence[Located]) -> Plan:
             raise ProofrunError("no run_start")
         return Plan.load(folder / "recipe.yaml")
     except ProofrunError:
-        starts = [e for e, _ in events if isinstance(e, RunStart)]
-        if not starts:
+        logged = _logged_plan(events)
+        if logged is None:
             raise
-        return Plan.model_validate_json(json.dumps(starts[-1].plan))
+        return logged
+
+
+def _logged_plan(events: Sequence[Located]) -> Plan | None:
+    """The copy that the last run_start carries; None where there is none that can be read."""
+    starts = [e for e, _ in events if isinstance(e, RunStart)]
+    try:
+        return Plan.model_validate_json(json.dumps(starts[-1].plan)) if starts else None
+    except (ProofrunError, ValidationError, ValueError):
+        return None
 
 
 def status_of(

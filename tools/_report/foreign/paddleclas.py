@@ -128,6 +128,8 @@ def reader(sink: Sink) -> Feed:
             judged = False
             step, steps = (int(found[i]) if found[i] else None for i in (3, 4))
             _train(sink, int(found[1]), text[found.end() :], step, steps, True)
+            if sink.stated("epochs") is None and int(found[2]) > 0:
+                sink.fact("epochs", int(found[2]))
             return
         found = _EVAL.search(text)
         if found:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,8 +32,9 @@ class ForeignFile:
 def read_file(path: Path) -> ForeignFile | None:
     """The runs of a log, or None where no format is recognised. Raises OSError."""
     known = formats()
-    with open_log(path) as file:
-        head = file.read(4096)
+    head = b""
+    with open_log(path) as file, contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):
+        head = file.read1(4096)
     for one in known:
         if one.magic is not None and one.read is not None and one.magic(head):
             sink = _sink(one)

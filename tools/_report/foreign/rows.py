@@ -6,6 +6,8 @@ the data. What a log does not state is empty here.
 
 from __future__ import annotations
 
+import math
+
 from ..measure import MARK_METRICS, Accuracy, Measure, Sample, State, Throughput
 from ..rows import AccuracyRow, MarkRow, ThroughputRow
 from .figures import Rate, at_mark, figures
@@ -22,9 +24,26 @@ def _identity(log: ForeignLog) -> dict[str, object]:
         "precision": log.fact("precision"),
         "device": "",
         "device_name": log.fact("device"),
-        "flags": [f"foreign: {log.format.title}", *log.run.remarks],
+        "flags": [f"foreign: {log.format.title}", *_state(log), *log.run.remarks],
         "runs": [log.name],
     }
+
+
+def _state(log: ForeignLog) -> list[str]:
+    """What a reader must know before comparing: cut short, resumed, diverged."""
+    found = figures(log.run)
+    planned = log.run.facts.get("epochs")
+    flags = []
+    last = max(found.epochs_trained, math.ceil(log.run.epochs[-1].epoch) if log.run.epochs else 0)
+    if planned and isinstance(planned.value, int) and 0 < last < planned.value:
+        flags.append(f"{last} of {planned.value} epochs")
+    started = log.run.epochs[0].epoch > 1.001 if log.run.epochs else False
+    if "resumed_from" in log.run.facts or started:
+        flags.append("resumed")
+    loss = found.last_train_loss
+    if loss is not None and not math.isfinite(loss.value):
+        flags.append("loss is not finite")
+    return flags
 
 
 def _one(value: float | None, source: str) -> Measure:
@@ -85,7 +104,7 @@ def throughput_rows(log: ForeignLog) -> list[ThroughputRow]:
     row = ThroughputRow(**_identity(log))  # type: ignore[arg-type]
     if log.run.cards == 1:
         row.one = cell
-    else:
+    elif rate.scope != "per card" or rate.all_cards is not None:
         row.many = cell
     row.notes.append(
         f"{log.name}: median of {rate.n} values {rate.median:.2f} img/s, mean {rate.mean:.2f}, "
