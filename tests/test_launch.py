@@ -12,7 +12,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from proofrun import events
@@ -95,33 +94,6 @@ def test_sigterm_then_ctrl_c_then_the_same_weights(script, tmp_path, undisturbed
     clocks = [(e.wall_s, e.mark_s, e.train_s) for e in log]
     for before, after in itertools.pairwise(clocks):
         assert all(a <= b for a, b in zip(before, after, strict=True))
-
-
-def test_a_killed_rank_is_restarted_to_the_same_weights(script, tmp_path, undisturbed):
-    process = script(RUN, *SHORT, "--log-interval", "3")
-    wait_for_step(process, 6)
-    (torchrun,) = psutil.Process(process.pid).children()
-    torchrun.children()[1].kill()
-    out, _ = finish(process, Exit.OK)
-    assert "rank 1 died" in out and "restart 1 of 3" in out
-    assert end(tmp_path / RUN / "001").weights_hash == undisturbed
-    assert any(isinstance(e, events.Resume) for e in read(tmp_path / RUN / "001"))
-
-
-def test_killed_launch_and_killed_torchrun_lose_nothing(script, tmp_path):
-    run = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
-    flags = ["--set", "batch.per_card=8", "--max-steps", "60", "--log-interval", "2"]
-    first = script(run, *flags)
-    wait_for_step(first, 4)
-    first.kill()  # its ranks save and go, while the next command waits for them
-    second = script(run, *flags)
-    wait_for_step(second, 6)
-    starts = [e for e in read(tmp_path / run / "001") if isinstance(e, events.Resume)]
-    assert starts[0].from_step >= 4
-    (torchrun,) = psutil.Process(second.pid).children()
-    torchrun.kill()
-    out, _ = finish(second, Exit.OK)
-    assert "torchrun was killed" in out and "restart 1 of 3" in out
 
 
 def test_a_signal_before_the_ranks_are_up_is_not_a_crash(script, tmp_path):
