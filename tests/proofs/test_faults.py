@@ -9,7 +9,7 @@ from proofrun import events
 from proofrun.errors import Exit
 
 
-def test_a_killed_rank_is_restarted_to_the_same_weights(script, tmp_path, undisturbed):
+def test_a_killed_rank_is_restarted_to_the_same_weights(script, tmp_path, undisturbed):  # noqa: F811
     process = script(RUN, *SHORT, "--log-interval", "3")
     wait_for_step(process, 6)
     (torchrun,) = psutil.Process(process.pid).children()
