@@ -175,9 +175,22 @@ def read_events(path: Path) -> Iterator[tuple[int, AnyEvent | str]]:
             try:
                 yield number, parse_event(line)
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"])
-                yield number, f"{where or 'line'}: {first['msg']}"
+                yield number, why_not(error)
+
+
+def why_not(error: ValidationError) -> str:
+    """`field: what is wrong with it`, of a line that is no event."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where or 'line'}: {first['msg']}"
+
+
+def survives(event: Event, resume: Resume, last_start: RunStart | None) -> bool:
+    """Whether an event before `resume` still counts: all up to its checkpoint, and one more.
+
+    That is the run_start of the resumed process, which comes just before its resume.
+    """
+    return event.seq <= resume.from_seq or event is last_start
 
 
 def effective(events: Iterable[AnyEvent]) -> list[AnyEvent]:
@@ -185,9 +198,8 @@ def effective(events: Iterable[AnyEvent]) -> list[AnyEvent]:
     kept: list[AnyEvent] = []
     for event in events:
         if isinstance(event, Resume):
-            # run_start of a resumed process comes just before its resume, and stays.
             last_start = next((e for e in reversed(kept) if isinstance(e, RunStart)), None)
-            kept = [e for e in kept if e.seq <= event.from_seq or e is last_start]
+            kept = [e for e in kept if survives(e, event, last_start)]
         kept.append(event)
     return kept
 

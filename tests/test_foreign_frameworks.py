@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tools._report.foreign.figures import Figures, at_mark, figures
 from tools._report.foreign.read import ForeignFile, read_file
-from tools._report.foreign.record import ForeignRun
+from tools._report.foreign.run import ForeignRun
 from tools._report.foreign.tensorboard import masked_crc
 
 

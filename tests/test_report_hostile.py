@@ -59,22 +59,20 @@ def put(tmp_path: Path, clean, content: bytes, name: str = "events.jsonl") -> Pa
 
 
 def test_cut_at_every_byte(tmp_path, clean):
-    """Every offset of the log: all whole lines before it are used, the torn one is named."""
-    content = b"".join(clean[1])
-    ends = [i + 1 for i, byte in enumerate(content) if byte == 10]
-    lines_before = 0
+    """Every byte of every line after the first: what comes before is used, the torn line named."""
+    first, *others = clean[1]
     path = tmp_path / "events.jsonl"
     tried = 0
-    for offset in range(0, len(content), 11):
-        while lines_before < len(ends) and ends[lines_before] <= offset:
-            lines_before += 1
-        path.write_bytes(content[:offset])
-        found = read_event_file(path)
-        torn = offset - (ends[lines_before - 1] if lines_before else 0)
-        whole = torn > 0 and offset + 1 in ends  # only the newline is missing
-        assert [line for line, _ in found.rejected] == [lines_before + 1] * (torn > 0 and not whole)
-        tried += 1
-    assert tried > 1000
+    for line in others:
+        for length in range(len(line)):
+            path.write_bytes(first + line[:length])
+            found = read_event_file(path)
+            torn = 0 < length < len(line) - 1  # not where only the newline is missing
+            assert [number for number, _ in found.rejected] == [2] * torn
+            assert found.logs[0].events[0].line == 1
+            tried += 1
+    assert tried == sum(map(len, others)) > 10_000
+    content = b"".join(clean[1])
     for offset in range(0, len(content), len(content) // 20):  # and through all tables
         everything(put(tmp_path, clean, content[:offset]).parent.parent.parent)
 

@@ -14,7 +14,6 @@ from proofrun.recipe import Claim, Recipe
 
 from . import units
 
-SUPER_LINEAR = 1.02  # scaling above this is more than rounding and noise explain
 SLACK = 0.02  # relative: figures of one publication that agree this well are consistent
 
 Grade = Literal["consistent", "odd", "impossible"]

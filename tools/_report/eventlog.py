@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from proofrun.events import AnyEvent, Eval, Resume, RunStart, Train, parse_event
+from proofrun.events import AnyEvent, Eval, Resume, RunStart, Train, parse_event, survives, why_not
 
 from .foreign.lines import LONGEST, open_log, raw_lines
 
@@ -127,7 +127,7 @@ class EventLog:
             return reason
         self._seq = event.seq
         if isinstance(event, Resume):
-            self._supersede(event.from_seq)
+            self._supersede(event)
         if isinstance(event, Train) and not self.whole:
             try:
                 self.windows.add(event, line)
@@ -138,12 +138,11 @@ class EventLog:
         self.last = event
         return ""
 
-    def _supersede(self, seq: int) -> None:
-        """As proofrun.events.effective: the run_start of the process that resumes stays."""
-        starts = [each for each in self.events if isinstance(each.event, RunStart)]
-        kept = starts[-1:]
-        self.events = [e for e in self.events if e.event.seq <= seq or e in kept]
-        self.windows.cut(seq)
+    def _supersede(self, resume: Resume) -> None:
+        starts = [event for event, _ in self.events if isinstance(event, RunStart)]
+        last = starts[-1] if starts else None
+        self.events = [each for each in self.events if survives(each.event, resume, last)]
+        self.windows.cut(resume.from_seq)
 
     def finish(self) -> None:
         """Work out what is asked often."""
@@ -210,9 +209,7 @@ def _events(raw: bytes) -> Iterator[AnyEvent | str]:
         yield parse_event(raw)
         return
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        reason = f"{where or 'line'}: {first['msg']}"
+        reason = why_not(error)
     if len(raw) >= LONGEST:
         yield f"line: longer than {LONGEST:,} bytes"
         return

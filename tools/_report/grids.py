@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from . import measure, units
 from .build import Report
@@ -18,7 +17,6 @@ from .cells import (
     cards_text,
     cell,
     claim_cells,
-    clean,
     conditions,
     nodes_text,
     precision,
@@ -28,10 +26,7 @@ from .cells import (
     verdict_span,
 )
 from .consistency import findings
-from .foreign.figures import figures
-from .foreign.logs import ForeignLog
-from .foreign.record import EvalPoint
-from .foreign.rows import after, scope_text
+from .foreign.grid import foreign_grid
 from .measure import MARK_METRICS, Accuracy, State, Throughput
 from .rows import AccuracyRow, MarkRow, ThroughputRow
 from .speed import bound_by
@@ -43,7 +38,7 @@ def grids(report: Report) -> list[Grid]:
         _accuracy(report.accuracy),
         _throughput(report.throughput),
         _mark(report.mark),
-        _foreign(report.logs.foreign),
+        foreign_grid(report.logs.foreign),
         _claims(report),
         _others(report),
         _references(report),
@@ -228,60 +223,6 @@ def _mark(rows: list[MarkRow]) -> Grid:
 
 def _state(state: State | None) -> list[Cell]:
     return [value_cell(name, state.metrics[name] if state else None) for name in MARK_METRICS]
-
-
-def _foreign(logs: Sequence[ForeignLog]) -> Grid:
-    """Every figure of the logs of other systems, and what they cannot tell."""
-    columns = (
-        Column("Log", wrap=True),
-        Column("Format"),
-        Column("Epochs", True),
-        Column("Evals", True),
-        Column("Final top1 %", True),
-        Column("top5 %", True),
-        Column("Best top1 %", True),
-        Column("Train loss", True),
-        Column("img/s", True),
-        Column("Of", wrap=True),
-        Column("s/step", True),
-        Column("Span, s", True),
-        Column("Status"),
-        Column("Cannot tell", wrap=True),
-    )
-    grid = Grid("foreign", "Logs of other systems", columns, optional=True)
-    for log in logs:
-        f = figures(log.run)
-        labels = "" if f.first_label is None else f"{f.first_label} – {f.last_label}"
-        best_at = after(f.best) if f.best else ""
-        rate, loss = f.rate, f.last_train_loss
-        cells = (
-            cell(log.name),
-            cell(log.format.title),
-            (Span(str(f.epochs_trained)), Span(labels, muted=True)),
-            cell(f.evals),
-            _point(log, f.final, f.final.top1 if f.final else None),
-            _point(log, f.final, f.final.top5 if f.final else None),
-            (*_point(log, f.best, f.best.top1 if f.best else None), Span(best_at, muted=True)),
-            cell(f"{loss.value:.4f}", (log.at(*loss.lines),)) if loss else cell("n/a"),
-            cell(f"{rate.median:,.2f}" if rate else "n/a"),
-            cell(scope_text(rate.scope, log.run.cards) if rate else NONE),
-            cell(f"{f.step_s:.4g}" if f.step_s is not None else NONE),
-            cell(f"{f.span_s:,.1f}" if f.span_s is not None else "n/a"),
-            cell(log.run.status or NONE),
-            cell("; ".join(f"{what}: {why}" for what, why in log.format.lacks.items()) or NONE),
-        )
-        grid.rows.append(GridRow(cells))
-        said = [f"{text} (line {line})" if line else text for text, line in log.run.remarks.items()]
-        if log.empty_starts and log.part == 1:
-            said.append(f"{log.empty_starts} more starts in this file came to no record")
-        grid.reasons += [(log.name, None, clean(text)) for text in said]
-    return grid
-
-
-def _point(log: ForeignLog, point: EvalPoint | None, value: float | None) -> Cell:
-    if point is None or value is None:
-        return cell("n/a")
-    return cell(units.number("accuracy3", value), (log.at(point.line),))
 
 
 def _claims(report: Report) -> Grid:

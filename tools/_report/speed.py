@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import measure, units
-from .consistency import SUPER_LINEAR
 from .measure import Group, Throughput
 from .read import Run
 from .rows import (
@@ -21,6 +20,7 @@ from .rows import (
 )
 from .verdict import Estimate, Facts
 
+SUPER_LINEAR = 1.02  # above this, measured scaling is remarked on
 INPUT_BOUND = 0.10  # of the time waited for data: the input pipeline sets the speed
 WHOLE_TIME = 0.9  # less of the median over the whole time is remarked on
 COMPUTE_BOUND = 0.03  # less than this: the cards do

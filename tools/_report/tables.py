@@ -11,8 +11,8 @@ from . import measure
 from .build import Report
 from .foreign.figures import at_mark, figures
 from .foreign.logs import ForeignLog
-from .foreign.record import EvalPoint
 from .foreign.rows import MARK_S
+from .foreign.run import EvalPoint
 from .measure import MARK_METRICS, Measure, State, Throughput
 from .read import Rejected, Run
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .record import EvalPoint, ForeignRun, Scope
+from .run import EvalPoint, ForeignRun, Scope
 
 
 class Figure(NamedTuple):

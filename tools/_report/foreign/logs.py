@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .formats import Format
 from .read import read_file
-from .record import ForeignRun
+from .run import ForeignRun
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ import re
 
 from .formats import Feed, Format
 from .lines import Line
-from .record import Scope, Sink
+from .record import Sink
+from .run import Scope
 from .torch_imagenet import NUMBER
 
 _EPOCH = re.compile(r"(?:\bEpoch\[(\d+)\]|\[Epoch (\d+)\])")

@@ -11,7 +11,8 @@ from pathlib import Path
 from .clock import stamp
 from .formats import Feed, Format, formats, recognise
 from .lines import Line, open_log, read_lines
-from .record import BadRecord, ForeignRun, Sink
+from .record import BadRecord, Sink
+from .run import ForeignRun
 
 SNIFF = 2000  # lines looked at before a decision, and again until a signature is found
 RANKS = 64

@@ -11,15 +11,12 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from .clock import Elapsed
+from .run import Curve, EvalPoint, ForeignRun, Scope, TrainPoint, Value
 
-Scope = Literal["all cards", "per card", "not stated"]
-Why = Literal["epoch", "start", "final"]
 REMEMBERED = 64  # records looked back on for a line that is printed again
-CURVE = 4096  # points a curve may have
 MAX_EPOCHS = 100_000
 MAX_REJECTED = 1000
 _STEPS_BACK = "the clock steps back in this file: time spans are uncertain"
@@ -27,158 +24,6 @@ _STEPS_BACK = "the clock steps back in this file: time spans are uncertain"
 
 class BadRecord(ValueError):
     """A line of the format that cannot be true; the message says why."""
-
-
-class Value(NamedTuple):
-    """A number or word and the line it stands on."""
-
-    value: float | int | str
-    line: int
-
-
-class EvalPoint(NamedTuple):
-    """One evaluation. `epoch`: epochs done, None where the log does not say; percent."""
-
-    line: int
-    label: int | None
-    epoch: float | None
-    top1: float | None
-    top5: float | None
-    loss: float | None
-    images: int | None
-    elapsed_s: float | None
-
-
-class TrainPoint(NamedTuple):
-    """The last training record of an epoch. `mean`: its loss is a mean over the epoch so far."""
-
-    line: int
-    label: int
-    epoch: float
-    loss: float | None
-    mean: bool
-    lr: float | None
-    rate: float | None
-    elapsed_s: float | None
-
-
-@dataclass
-class Curve:
-    """(epoch, value) for a plot. When full, neighbours are averaged."""
-
-    x: array[float] = field(default_factory=lambda: array("d"))
-    y: array[float] = field(default_factory=lambda: array("d"))
-    _every: int = 1
-    _held: list[tuple[float, float]] = field(default_factory=list)
-
-    def add(self, x: float, y: float) -> None:
-        self._held.append((x, y))
-        if len(self._held) < self._every:
-            return
-        self.x.append(self._held[-1][0])
-        self.y.append(sum(v for _, v in self._held) / len(self._held))
-        self._held.clear()
-        if len(self.x) >= CURVE:
-            for values in (self.x, self.y):
-                kept = [(a + b) / 2 for a, b in zip(values[::2], values[1::2], strict=False)]
-                values[:] = array("d", kept)
-            self._every *= 2
-
-    def cut(self, epoch: float) -> None:
-        """Drop what lies after `epoch`: it was trained again."""
-        self._held.clear()
-        while self.x and self.x[-1] > epoch:
-            self.x.pop()
-            self.y.pop()
-
-
-@dataclass(eq=False)
-class ForeignRun:
-    """One run of a foreign log. Times are seconds since its first record or stated start.
-
-    `rates` are images/s of each epoch after the first (running means, epoch records), or of each
-    window after the first epoch; `step_s` the same in seconds a step where no rate is stated.
-    """
-
-    facts: dict[str, Value] = field(default_factory=dict)
-    epochs: list[TrainPoint] = field(default_factory=list)
-    evals: dict[str, list[EvalPoint]] = field(default_factory=dict)
-    curves: dict[str, Curve] = field(default_factory=dict)
-    remarks: dict[str, int] = field(default_factory=dict)
-    own_units: set[str] = field(default_factory=set)  # series whose unit the values tell
-    scope: Scope = "not stated"
-    first_line: int = 0
-    last_line: int = 0
-    status: str = ""
-    stated_start_s: float | None = None
-    stated_end_s: float | None = None
-    first_stamp_s: float | None = None
-    first_record_s: float | None = None
-    last_stamp_s: float | None = None
-    timed: bool = False
-    _rates: _Rates = field(default_factory=lambda: _Rates())
-    _steps: _Rates = field(default_factory=lambda: _Rates())
-
-    @property
-    def rates(self) -> list[float]:
-        """images/s in the scope stated, the first epoch left out; [] where none is stated."""
-        return self._rates.after(self._first_label)
-
-    @property
-    def step_s(self) -> list[float]:
-        """Seconds a step, the first epoch left out."""
-        return self._steps.after(self._first_label)
-
-    @property
-    def _first_label(self) -> int | None:
-        return self.epochs[0].label if self.epochs else None
-
-    @property
-    def cards(self) -> int | None:
-        found = self.facts.get("cards")
-        return int(found.value) if found else None
-
-    @property
-    def origin_s(self) -> float | None:
-        """Where the run's time starts: a stated start, else its first record's stamp."""
-        return self.stated_start_s if self.stated_start_s is not None else self.first_record_s
-
-
-class _Rates:
-    """One value an epoch if the log gives running means or epoch records, else one a window."""
-
-    def __init__(self) -> None:
-        self._of_epoch: dict[int, float] = {}
-        self._windows = array("f")
-        self._ends: list[tuple[int, int]] = []  # (label, windows up to it)
-        self.final: set[int] = set()
-
-    def add(self, label: int, value: float, mean: bool, whole: bool) -> None:
-        if whole:
-            self.final.add(label)
-        if whole or (mean and label not in self.final):
-            self._of_epoch[label] = value
-        elif not mean:
-            self._windows.append(value)
-            if self._ends and self._ends[-1][0] == label:
-                self._ends[-1] = (label, len(self._windows))
-            else:
-                self._ends.append((label, len(self._windows)))
-
-    def cut(self, label: int) -> None:
-        """Forget epochs from `label` on."""
-        self._of_epoch = {k: v for k, v in self._of_epoch.items() if k < label}
-        while self._ends and self._ends[-1][0] >= label:
-            self._ends.pop()
-        del self._windows[self._ends[-1][1] if self._ends else 0 :]
-
-    def after(self, first: int | None) -> list[float]:
-        """Without those of the epoch labelled `first`, unless they are all there is."""
-        if self._of_epoch:
-            labels = sorted(label for label in self._of_epoch if label != first)
-            return [self._of_epoch[label] for label in labels or self._of_epoch]
-        skip = len(self._ends) > 1 and self._ends[0][0] == first
-        return list(self._windows[self._ends[0][1] if skip else 0 :])
 
 
 class _Recent:
@@ -212,7 +57,6 @@ class Sink:
         self.runs: list[ForeignRun] = []
         self.rejected: list[tuple[int, str]] = []
         self.rejected_count = 0
-        self.records = 0
         self.empty_starts = 0
         self._clock = Elapsed()
         self._seen = _Recent()
@@ -223,7 +67,6 @@ class Sink:
         self._pending_timed = False
         self._start_s: float | None = None
         self._stamp_line = 0
-        self._labels: set[int] = set()
         self._label: int | None = None
         self._step: float | None = None
         self._steps_seen = 0
@@ -339,7 +182,7 @@ class Sink:
             and ("step", label, step) in self._seen
             and not self._from_the_start(label, step)
         ):
-            self._remark("several ranks write here: the first line of each step is used")
+            self.remark("several ranks write here: the first line of each step is used")
             return
         self._seen.add(key)
         if step is not None and not whole:
@@ -364,10 +207,10 @@ class Sink:
         point = TrainPoint(self.line, label, epoch, loss, mean, lr, rate, self._elapsed())
         run.epochs.append(point)
         if rate is not None and rate > 0:
-            run._rates.add(label, rate, rate_mean, whole)
+            run.rate_values.add(label, rate, rate_mean, whole)
             run.scope = scope
         if step_s is not None and step_s > 0:
-            run._steps.add(label, step_s, rate_mean, whole)
+            run.step_values.add(label, step_s, rate_mean, whole)
         drawn = {"loss": loss, "lr": lr, "rate": rate, "wait": wait_share}
         for name, value in drawn.items():
             if value is not None and (not whole or name == "rate"):
@@ -411,14 +254,13 @@ class Sink:
         for name, value in (("top1", top1), ("top5", top5)):
             if value is not None and not 0 <= value <= 100 + 1e-6:
                 raise BadRecord(f"{name} is {value} %")
-        if top1 is not None and top5 is not None and top5 < top1 - 1e-3:
-            raise BadRecord(f"top5 {top5} % is less than top1 {top1} %")
+        _check_order(top1, top5)
         if top1 is None and top5 is None and loss is None:
             return
         if label is not None:
             label = self._checked_label(label)
             if late and self._label is not None and label < self._label:
-                self._remark("checkpoints were scored later: their times are those of the scoring")
+                self.remark("checkpoints were scored later: their times are those of the scoring")
             elif self._label is None or label < self._label or self._start_pending is not None:
                 self._place(label, None)
         else:
@@ -441,13 +283,12 @@ class Sink:
                 top1, top5, loss = (
                     old if new is None else new for old, new in zip(before, given, strict=True)
                 )
-                if top1 is not None and top5 is not None and top5 < top1 - 1e-3:
-                    raise BadRecord(f"top5 {top5} % is less than top1 {top1} %")
+                _check_order(top1, top5)
                 points.pop()  # one evaluation on several lines
             elif last.top1 is None and top1 is not None:
                 points.pop()
             elif where[1:] != (None, None):
-                self._remark("several evaluations after one epoch: the first is used")
+                self.remark("several evaluations after one epoch: the first is used")
                 return
         if len(points) >= MAX_EPOCHS:
             raise BadRecord(f"more than {MAX_EPOCHS} evaluations")
@@ -460,7 +301,7 @@ class Sink:
 
     def remark(self, text: str) -> None:
         """Something that a reader of the tables must know; the line is added."""
-        self._remark(text)
+        self._run.remarks.setdefault(text, self.line)
 
     def reject(self, reason: str) -> None:
         """The current line is of the format and cannot be used."""
@@ -469,9 +310,6 @@ class Sink:
             self.rejected.append((self.line, reason))
 
     # ---- runs --------------------------------------------------------------------------------
-
-    def _remark(self, text: str) -> None:
-        self._run.remarks.setdefault(text, self.line)
 
     def _elapsed(self) -> float | None:
         return self._clock.seconds if self._run.timed else None
@@ -489,8 +327,6 @@ class Sink:
     def _owner(self) -> ForeignRun:
         """The run that a statement belongs to: after a start with records before it, a new one."""
         self._run.first_line = self._run.first_line or self.line
-        self._run.last_line = self.line
-        self.records += 1
         return self._run
 
     def _place(self, label: int, step: float | None) -> None:
@@ -505,12 +341,12 @@ class Sink:
             or (label == current and step is not None and self._from_the_start(label, step))
         )
         if trained and current is not None and (back or self._start_pending is not None):
-            if label <= first and (back or self._start_pending is not None):
+            if label <= first:
                 self._next_run()
-            elif back or (self._start_pending is not None and label <= current):
+            elif back or label <= current:
                 self._resumed(label)
-            elif self._start_pending is not None:
-                self._remark("stopped and went on")
+            else:
+                self.remark("stopped and went on")
         elif self._start_pending is not None and not trained and run.first_line:
             self.empty_starts += self._start_pending > run.first_line and not run.facts
         self._start_pending = None
@@ -559,16 +395,14 @@ class Sink:
     def _resumed(self, label: int) -> None:
         """What was recorded from epoch `label` on was trained again and counts once."""
         run = self._run
-        self._remark(
-            "stopped and went on from an earlier epoch; what was trained again counts once"
-        )
+        self.remark("stopped and went on from an earlier epoch; what was trained again counts once")
         run.epochs[:] = [point for point in run.epochs if point.label < label]
         for points in run.evals.values():
             points[:] = [p for p in points if p.label is None or p.label < label]
         for curve in run.curves.values():
             curve.cut(float(label))
-        run._rates.cut(label)
-        run._steps.cut(label)
+        run.rate_values.cut(label)
+        run.step_values.cut(label)
         self._seen.clear()
 
     def finish(self) -> list[ForeignRun]:
@@ -583,6 +417,11 @@ class Sink:
         kept = [run for run in runs if run.epochs or any(run.evals.values())]
         self.empty_starts += len(runs) - len(kept) - (not kept)
         return kept
+
+
+def _check_order(top1: float | None, top5: float | None) -> None:
+    if top1 is not None and top5 is not None and top5 < top1 - 1e-3:
+        raise BadRecord(f"top5 {top5} % is less than top1 {top1} %")
 
 
 def _to_percent(run: ForeignRun) -> None:

@@ -12,7 +12,7 @@ from ..measure import MARK_METRICS, Accuracy, Measure, Sample, State, Throughput
 from ..rows import AccuracyRow, MarkRow, ThroughputRow
 from .figures import Rate, at_mark, figures
 from .logs import ForeignLog
-from .record import EvalPoint, Scope
+from .run import EvalPoint, Scope
 
 MARK_S = 3600.0  # the mark of published one-hour states
 

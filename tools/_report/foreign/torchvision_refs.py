@@ -16,7 +16,8 @@ import re
 
 from .formats import Feed, Format
 from .lines import Line
-from .record import Scope, Sink
+from .record import Sink
+from .run import Scope
 from .values import NUMBER, number, whole
 
 _TRAIN = re.compile(r"\bEpoch:?\s*\[(\d+)(?:/\d+)?\]:?\s*\[\s*(\d+)/(\d+)\]\s*eta:")
