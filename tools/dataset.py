@@ -21,7 +21,7 @@ from _dataset import digits  # noqa: E402
 from proofrun.errors import Parser, main_exit  # noqa: E402
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[Parser]
 
 
 def add_prepare(commands: Commands) -> None:
