@@ -42,6 +42,7 @@ class Exit(IntEnum):
     CLASS_COUNT = 25
     BAD_LIST = 26
     IMAGE_COUNT = 27
+    BAD_ARCHIVE = 28
     RESUME_REFUSED = 30
     BAD_CHECKPOINT = 31
     RUN_LOCKED = 32
@@ -73,6 +74,7 @@ MEANING: dict[Exit, str] = {
     Exit.CLASS_COUNT: "the data has fewer or more classes than the recipe",
     Exit.BAD_LIST: "a line of a list is not `path label`",
     Exit.IMAGE_COUNT: "the data has fewer or more images than the recipe",
+    Exit.BAD_ARCHIVE: "an archive is damaged, not the published one, or not safe to unpack",
     Exit.RESUME_REFUSED: "the interrupted run had another recipe, override or data: see `--new`",
     Exit.BAD_CHECKPOINT: "no checkpoint of the run can be loaded",
     Exit.RUN_LOCKED: "another process works in this run folder",
@@ -127,6 +129,10 @@ class DataError(ProofrunError):
     """Give the exit code that fits: several kinds of bad data have one each."""
 
     exit_code = Exit.NO_DATA
+
+
+class ArchiveError(ProofrunError):
+    exit_code = Exit.BAD_ARCHIVE
 
 
 class CheckpointError(ProofrunError):
