@@ -22,6 +22,7 @@ MAX_FILE = 1 << 26  # bytes of one image
 MAX_EXTENDED = 1 << 16  # bytes of a pax header
 
 _BLOCK = tarfile.BLOCKSIZE
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _KINDS = {
     tarfile.LNKTYPE: "a hard link",
     tarfile.SYMTYPE: "a symbolic link",
@@ -62,7 +63,7 @@ def walk(
     seen: set[str] = set()
     total = 0
     at = start
-    while (block := os.pread(fd, min(_BLOCK, end - at), at)) != bytes(_BLOCK):
+    while (block := os.pread(fd, max(0, min(_BLOCK, end - at)), at)) != bytes(_BLOCK):
         if len(block) < _BLOCK:
             raise DamagedError("its end is missing")
         name, kind, size = _parse(block, at)
@@ -72,9 +73,13 @@ def walk(
         at = member.end
         if kind in (tarfile.XHDTYPE, tarfile.XGLTYPE):
             _check_extended(fd, member)
-        elif reason := bad_name(name):
+            continue
+        if kind not in (*_FILES, tarfile.DIRTYPE):
+            what = _KINDS.get(kind, f"of the unknown kind {kind!r}")
+            raise DamagedError(f"{name!r}: {what}, where only files and folders belong")
+        if reason := bad_name(name):
             raise DamagedError(f"{name!r}: {reason}")
-        elif kind in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+        if kind in _FILES:
             if name in seen:
                 raise DamagedError(f"{name!r}: there twice")
             seen.add(name)
@@ -84,9 +89,6 @@ def walk(
             if size > largest:
                 raise DamagedError(f"{name!r}: a file of more than {largest >> 20} MiB")
             yield member
-        elif kind != tarfile.DIRTYPE:
-            what = _KINDS.get(kind, f"of the unknown kind {kind!r}")
-            raise DamagedError(f"{name!r}: {what}, where only files and folders belong")
     _check_end(fd, at, end)
 
 
