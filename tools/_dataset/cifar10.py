@@ -22,7 +22,7 @@ from proofrun.errors import DataError
 
 from . import build, published, tars, workers
 from .batches import read_pickle
-from .source import Source
+from .source import GZIP_LIMITS, Source
 
 SET = "CIFAR-10"
 #: In the published order, which is the order of the sorted names as well.
@@ -68,7 +68,9 @@ def prepare(
 
 def _write(work: build.Work, source: Source, fd: int, size: int) -> build.Contents:
     archived = source.finish()  # before anything in it is looked at
-    members = {member.name.rpartition("/")[2]: member for member in tars.walk(fd, 0, size)}
+    members = {
+        member.name.rpartition("/")[2]: member for member in tars.walk(fd, 0, size, GZIP_LIMITS)
+    }
 
     def content(name: str) -> bytes:
         if name not in members:
