@@ -200,6 +200,9 @@ BAD = {
                            "has no data_batch_3", Exit.BAD_ARCHIVE),
     "a binary batch is missing": (lambda s: replaced(s, BINARY, "test_batch.bin", lambda _: None),
                                   "has no test_batch.bin", Exit.BAD_ARCHIVE),
+    "a batch twice": (lambda s: overwrite(s / BINARY, tar(
+        [*content(s / BINARY).items(), ("more/test_batch.bin", b"")], "w:gz")),
+        "there twice, in two folders", Exit.BAD_ARCHIVE),
     "half an image": (lambda s: replaced(s, BINARY, "data_batch_2.bin", lambda d: d[:-7]),
                       "no whole number of images", Exit.BAD_ARCHIVE),
     "a label 10": (lambda s: replaced(s, BINARY, "data_batch_2.bin", lambda d: b"\n" + d[1:]),

@@ -68,9 +68,7 @@ def prepare(
 
 def _write(work: build.Work, source: Source, fd: int, size: int) -> build.Contents:
     archived = source.finish()  # before anything in it is looked at
-    members = {
-        member.name.rpartition("/")[2]: member for member in tars.walk(fd, 0, size, GZIP_LIMITS)
-    }
+    members = tars.below_top(fd, size, GZIP_LIMITS)
 
     def content(name: str) -> bytes:
         if name not in members:

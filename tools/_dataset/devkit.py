@@ -43,8 +43,8 @@ def read(source: Source) -> Devkit:
     with source.damage(), source.inflated() as (fd, size):
         source.finish()
         files = {
-            member.name.partition("/")[2]: os.pread(fd, member.size, member.offset)
-            for member in tars.walk(fd, 0, size, GZIP_LIMITS)
+            name: os.pread(fd, member.size, member.offset)
+            for name, member in tars.below_top(fd, size, GZIP_LIMITS).items()
         }
         for name in (_META, _TRUTH):
             if name not in files:
