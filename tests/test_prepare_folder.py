@@ -22,16 +22,19 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("Beagle", "a cat", "äpfel")
 
 
-@pytest.fixture
-def src(tmp_path) -> Path:
+def tree(folder: Path) -> Path:
     """Three classes of 10, 20 and 5 images, with names as people give them."""
     for label, (name, count) in enumerate(zip(NAMES, (10, 20, 5), strict=True)):
-        (tmp_path / "src" / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for index in range(count):
             suffix = (".jpg", ".JPEG", ".png")[index % 3]
-            path = tmp_path / "src" / name / f"picture {index}{suffix}"
-            natural(20, 20 + label, index).save(path)
-    return tmp_path / "src"
+            natural(20, 20 + label, index).save(folder / name / f"picture {index}{suffix}")
+    return folder
+
+
+@pytest.fixture
+def src(tmp_path) -> Path:
+    return tree(tmp_path / "src")
 
 
 def lists(dst: Path) -> tuple[list[str], list[str]]:

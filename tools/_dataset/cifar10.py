@@ -95,7 +95,7 @@ def _write(work: build.Work, source: Source, fd: int, size: int) -> build.Conten
                 images[split] += zip(targets, labels, strict=True)
                 for at in range(0, len(labels), workers.BATCH):
                     chunk = slice(at, at + workers.BATCH)
-                    some = [work.folder / target for target in targets[chunk]]
+                    some = [f"{work.folder}/{target}" for target in targets[chunk]]
                     pool.submit(len(some), len(some), _save, some, pixels[chunk])
     return build.Contents(
         classes=list(CLASSES), images=images, archives={source.path.name: archived}
@@ -138,11 +138,9 @@ def _checked(name: str, pixels: NDArray[np.uint8], labels: list[int]) -> Batch:
     return pixels, labels
 
 
-def _save(targets: list[Path], pixels: NDArray[np.uint8]) -> None:
+def _save(targets: list[str], pixels: NDArray[np.uint8]) -> None:
     for target, values in zip(targets, pixels, strict=True):
-        data = png(values.reshape(3, SIDE, SIDE).transpose(1, 2, 0))
-        if workers.size_of(target) != len(data):
-            workers.write(target, data)
+        workers.write(target, png(values.reshape(3, SIDE, SIDE).transpose(1, 2, 0)))
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
