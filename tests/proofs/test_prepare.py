@@ -93,7 +93,7 @@ def test_bad_inputs(tmp_path, evidence, name):
         "folder": test_prepare_folder,
     }[name]
     told = []
-    for what, (damage, why, code) in module.BAD.items():
+    for what, (damage, _why, code) in module.BAD.items():
         work = tmp_path / "work"
         given = work / "src"
         work.mkdir()
