@@ -88,7 +88,7 @@ class Work:
         free = shutil.disk_usage(self.folder).free
         if total - here > free:
             raise WriteError(
-                f"{self._dst}: needs {(total - here) / 1e9:,.2f} GB, and {free / 1e9:,.2f} GB are "
+                f"{self._dst}: needs {(total - here) / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are "
                 "free there; free space, or give another --dst"
             )
 

@@ -22,6 +22,7 @@ MAX_FILE = 1 << 26  # bytes of one image
 MAX_EXTENDED = 1 << 16  # bytes of a pax header
 
 _BLOCK = tarfile.BLOCKSIZE
+_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _KINDS = {
     tarfile.LNKTYPE: "a hard link",
     tarfile.SYMTYPE: "a symbolic link",
@@ -62,7 +63,7 @@ def walk(
     seen: set[str] = set()
     total = 0
     at = start
-    while (block := os.pread(fd, min(_BLOCK, end - at), at)) != bytes(_BLOCK):
+    while (block := os.pread(fd, max(0, min(_BLOCK, end - at)), at)) != bytes(_BLOCK):
         if len(block) < _BLOCK:
             raise DamagedError("its end is missing")
         name, kind, size = _parse(block, at)
@@ -72,9 +73,13 @@ def walk(
         at = member.end
         if kind in (tarfile.XHDTYPE, tarfile.XGLTYPE):
             _check_extended(fd, member)
-        elif reason := bad_name(name):
+            continue
+        if kind not in (*_FILES, tarfile.DIRTYPE):
+            what = _KINDS.get(kind, f"of the unknown kind {kind!r}")
+            raise DamagedError(f"{name!r}: {what}, where only files and folders belong")
+        if reason := bad_name(name):
             raise DamagedError(f"{name!r}: {reason}")
-        elif kind in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE):
+        if kind in _FILES:
             if name in seen:
                 raise DamagedError(f"{name!r}: there twice")
             seen.add(name)
@@ -84,10 +89,19 @@ def walk(
             if size > largest:
                 raise DamagedError(f"{name!r}: a file of more than {largest >> 20} MiB")
             yield member
-        elif kind != tarfile.DIRTYPE:
-            what = _KINDS.get(kind, f"of the unknown kind {kind!r}")
-            raise DamagedError(f"{name!r}: {what}, where only files and folders belong")
     _check_end(fd, at, end)
+
+
+def below_top(fd: int, size: int, limits: Limits) -> dict[str, Member]:
+    """The files of an archive of one folder, by their paths in there. Raises as `walk`."""
+    found: dict[str, Member] = {}
+    for member in walk(fd, 0, size, limits):
+        _, _, name = member.name.partition("/")
+        if name in found:
+            raise DamagedError(f"{member.name!r}: there twice, in two folders")
+        if name:
+            found[name] = member
+    return found
 
 
 def _parse(block: bytes, at: int) -> tuple[str, bytes, int]:
