@@ -62,20 +62,23 @@ class Progress:
 _QUIET_S = 10.0
 
 
-def counted(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """The items, while stderr shows how many of `total` are done and the time left."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, what, total, file=sys.stderr, delay=1, dynamic_ncols=True)
-        return
+def counted(items: Iterable[T], total: int, what: str, each: int = 1) -> Iterator[T]:
+    """The items, while stderr shows how many of `total` are done and the time left.
+
+    An item stands for `each` of them, the last for what remains.
+    """
     start = said = time.monotonic()
-    for done, item in enumerate(items, start=1):
+    if sys.stderr.isatty():
+        with tqdm(desc=what, total=total, file=sys.stderr, delay=1, dynamic_ncols=True) as bar:
+            for item in items:
+                yield item
+                bar.update(min(each, total - bar.n))
+        return
+    for number, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
         if now - said >= _QUIET_S:
-            said = now
+            said, done = now, min(number * each, total)
             left = round((now - start) / done * (total - done))
-            print(
-                f"{what}: {done} of {total}, left {left // 60}:{left % 60:02d}",
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"{what}: {done} of {total}, left {left // 60}:{left % 60:02d}"
+            print(line, file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from proofrun.data.lists import ImageList, Split, list_hash
+from proofrun.data.lists import ImageList, Split, image_error, list_hash
 from proofrun.errors import DataError, Exit
 from proofrun.progress import counted
 
@@ -47,7 +47,7 @@ class Manifest:
     paths: list[str]
     stats: NDArray[np.int64]
     digests: NDArray[np.uint8]
-    lists: dict[str, str]
+    lists: dict[Split, str]
     identity: str
     taken: float = field(default_factory=time.time)
 
@@ -67,7 +67,7 @@ class Seen(NamedTuple):
     """What a run records of its data. `changed`: it is not what was fingerprinted, and accepted."""
 
     fingerprint: str
-    lists: dict[str, str]
+    lists: dict[Split, str]
     identity: str
     changed: bool
     root: str
@@ -105,13 +105,14 @@ def settle(
         if known is None or not _same_stats(known, now):
             save(root, cache, now)
     elif not accept:
-        raise _changed(root, difference)
-    shown = root.name if root.is_absolute() else str(root)
-    return Seen(now.fingerprint(), hashes, identity, difference is not None, shown)
+        first = root / difference.path
+        broken = first.suffix != ".txt" and first.exists() and image_error(first, decode=True)
+        raise broken or _changed(root, difference)
+    return Seen(now.fingerprint(), hashes, identity, difference is not None, root.name)
 
 
 class Difference(NamedTuple):
-    """The first of `paths` differing paths between two manifests; the earlier one taken at `taken`."""
+    """The first of `paths` that differ between a manifest taken at `taken` and a later one."""
 
     path: str
     what: str
@@ -205,9 +206,9 @@ def _digests(
     def read(part: list[int]) -> bytes:
         return b"".join(file_digest(root / paths[index]) for index in part)
 
-    what = f"{root}: reading the data for its fingerprint, {len(todo)} images"
+    what = f"{root}: reading the data for its fingerprint"
     with ThreadPoolExecutor(_THREADS) as pool:
-        done = counted(pool.map(read, parts), len(parts), what)
+        done = counted(pool.map(read, parts), len(todo), what, _PART)
         for part, found in zip(parts, done, strict=True):
             digests[part] = np.frombuffer(found, np.uint8).reshape(-1, 32)
     return digests

@@ -22,6 +22,9 @@ CLASS_NAMES = {
     "Digits": re.compile(r"digit_\d"),
 }
 
+#: Splits in which every class has as many images, by set.
+EQUAL_SHARES = {"ImageNet": ("val",), "Cifar10": ("train", "val")}
+
 _MOST = 0.9  # of the class names, and of the number of classes: a damaged set is still that set
 
 
