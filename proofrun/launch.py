@@ -161,7 +161,8 @@ def make_plan(
         overrides["accept_changed_data"] = True
     seen = None
     if options.loader != "synthetic":
-        seen = preflight.check_data(data_dir, recipe.data, preflight.cache_dir(logs), accept)
+        cache = preflight.cache_dir(logs)
+        seen = preflight.check_data(data_dir, recipe.data, cache, options.loader, accept)
     steps = options.throughput or options.max_steps
     plan = Plan(
         run=str(name),

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 from proofrun import bootstrap, device
+from proofrun.data import LoaderName
+from proofrun.data.entries import undecodable_name
 from proofrun.data.fingerprint import Seen, settle
 from proofrun.data.identity import identify, published
 from proofrun.data.lists import ImageList, Split, check_images, read_split
@@ -112,7 +114,9 @@ def cache_dir(logs: Path) -> Path:
     return bootstrap.folder("PROOFRUN_CACHE", str(logs / ".cache"), None)
 
 
-def check_data(root: Path, data: Data, cache: Path, accept: bool = False) -> Seen:
+def check_data(
+    root: Path, data: Data, cache: Path, loader: LoaderName = "dali", accept: bool = False
+) -> Seen:
     """Read both lists, sample the files, and see that the content is what was fingerprinted.
 
     `accept` takes changed data as it is. Raises DataError.
@@ -127,6 +131,12 @@ def check_data(root: Path, data: Data, cache: Path, accept: bool = False) -> See
                 "complete the data; on other data of your own, say so with --set "
                 f"data.{split}_images={len(images.files)}",
                 Exit.IMAGE_COUNT,
+            )
+        odd = undecodable_name(images.files) if loader == "dali" else None
+        if odd is not None:
+            raise DataError(
+                f"{root}: the name {odd!r} is not UTF-8, and DALI cannot open it; rename the file",
+                Exit.IMAGE_INVALID,
             )
         check_images(images, sample=SAMPLE, seed=0)
         lists[split] = images

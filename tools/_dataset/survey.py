@@ -9,19 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from _dataset.findings import Finding
+from proofrun.data.entries import list_lines
 from proofrun.data.identity import EQUAL_SHARES, class_names
 from proofrun.data.lists import (
     ImageList,
     Split,
     class_folders,
     class_images,
-    list_lines,
     missing,
     rooted,
 )
 from proofrun.errors import DataError, Exit
 from proofrun.recipe import Data
+
+from .findings import Finding
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 

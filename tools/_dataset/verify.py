@@ -13,10 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from _dataset import quarantine
-from _dataset.examine import PART, examine_all
-from _dataset.findings import ERRORS, REMARKS, UNSETTLED, Finding, shown, worst
-from _dataset.survey import SPLITS, Survey, folders_of, survey
 from proofrun import bootstrap, device, preflight
 from proofrun.data import fingerprint
 from proofrun.data.identity import OTHER, identify, published, resembles
@@ -25,6 +21,11 @@ from proofrun.errors import DataError, Exit, UsageError, WriteError
 from proofrun.progress import counted
 from proofrun.recipe import Data
 from proofrun.recipe_yaml import load_recipe
+
+from . import quarantine
+from .examine import PART, examine_all
+from .findings import ERRORS, REMARKS, UNSETTLED, Finding, shown, worst
+from .survey import SPLITS, Survey, folders_of, survey
 
 _SHOWN = 3  # findings of a kind that the table spells out; the JSON has all
 _SCHEMA = 1
@@ -161,8 +162,7 @@ def take(verdict: Verdict, cache: Path) -> Verdict:
     before = fingerprint.load(root, cache)
     if before is not None:
         verdict.changed = fingerprint.first_difference(before, verdict.manifest)
-    if fingerprint.save(root, cache, verdict.manifest) is None:
-        print(f"{root}: the manifest cannot be written here nor to {cache}: set PROOFRUN_CACHE")
+    fingerprint.keep(root, cache, verdict.manifest)
     return verdict
 
 
