@@ -265,10 +265,8 @@ def _read(path: Path) -> Manifest | None:
 def keep(root: Path, cache: Path, manifest: Manifest) -> None:
     """`save`, or say that the next run will read everything again."""
     if save(root, cache, manifest) is None:
-        said = (
-            f"{root}: its manifest can be written neither there nor to {cache}; without one every"
-        )
-        print(f"{said} run reads all of the data first: set PROOFRUN_CACHE", file=sys.stderr)
+        said = f"{root}: its manifest can be written neither there nor to {cache}: every"
+        print(f"{said} run reads all of the data first; set PROOFRUN_CACHE", file=sys.stderr)
 
 
 def save(root: Path, cache: Path, manifest: Manifest) -> Path | None:
