@@ -21,7 +21,7 @@ from proofrun.errors import (
     ProofrunError,
     WriteError,
 )
-from proofrun.recipe import Data
+from proofrun.recipe import Data, Recipe
 from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, RunName
 
@@ -160,7 +160,7 @@ def check_shared_memory(plan: Plan, workers: int, folder: Path = SHARED_MEMORY) 
     if plan.device != "CPU" and plan.world.cards > 1:
         need += plan.world.cards * COLLECTIVE_BYTES
         users.append(f"{plan.world.cards} cards")
-    free = _free(folder)
+    free = free_bytes(folder)
     if need > free:
         raise ProofrunError(
             f"{folder} has {free >> 20} MiB free, {' and '.join(users)} need about "
@@ -174,18 +174,23 @@ def check_space(plan: Plan, run_dir: Path) -> None:
     """Raises WriteError when the checkpoints that the run will keep do not fit on its disk."""
     if plan.purpose != "full":
         return  # a measurement saves once, and small
-    kept = CHECKPOINTS + len(plan.recipe.marks_s)
     there = sum(path.stat().st_size for path in run_dir.glob("checkpoints/*/*") if path.is_file())
-    need = kept * plan.recipe.model.parameters * BYTES_PER_PARAMETER - there
-    free = _free(run_dir)
+    need = checkpoint_bytes(plan.recipe) - there
+    free = free_bytes(run_dir)
     if need > free:
         raise WriteError(
-            f"{run_dir}: has {free >> 20} MiB free, the run's {kept} checkpoints need about "
+            f"{run_dir}: has {free >> 20} MiB free, the run's checkpoints need about "
             f"{need >> 20} MiB more; free space, or give another --logs DIR"
         )
 
 
-def _free(folder: Path) -> int:
+def checkpoint_bytes(recipe: Recipe) -> int:
+    """What all checkpoints that a run keeps take at once."""
+    kept = CHECKPOINTS + len(recipe.marks_s)
+    return kept * recipe.model.parameters * BYTES_PER_PARAMETER
+
+
+def free_bytes(folder: Path) -> int:
     """Bytes that may be written there; 0 where there is no such folder."""
     try:
         return shutil.disk_usage(folder).free
