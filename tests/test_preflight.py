@@ -29,7 +29,7 @@ def made(loader: str = "dali", **changes: object) -> Plan:
 
 
 def test_shared_memory_for_the_loaders_processes(tmpfs):
-    """2 ranks x (2 x 8 + 1) batches of 8 images of 73 or 64 px: 34 x 98,304 bytes at least."""
+    """2 ranks x (2 x 100 + 1) batches of 8 images of 64 px: 402 x 98,304 bytes."""
     with pytest.raises(ProofrunError) as caught:
         preflight.check_shared_memory(made("torchvision"), 100, tmpfs)
     said = one_line(caught.value)
