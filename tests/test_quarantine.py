@@ -36,7 +36,7 @@ def root(tmp_path) -> Path:
 def command(root: Path, **options: object) -> Exit:
     given = {"recipe": None, "quarantine": None, "restore": None, "json": None, "processes": 1}
     try:
-        verify.command(argparse.Namespace(**(given | {"dir": root} | options)))
+        print(verify.command(argparse.Namespace(**(given | {"dir": root} | options))))
     except ProofrunError as error:
         return error.exit_code
     return Exit.OK

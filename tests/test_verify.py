@@ -37,7 +37,7 @@ def run(root: Path, **options: object) -> tuple[Exit, str, dict]:
     out = root.parent / "verdict.json"
     code, said = Exit.OK, ""
     try:
-        verify.command(argparse.Namespace(**(given | {"dir": root, "json": out} | options)))
+        print(verify.command(argparse.Namespace(**(given | {"dir": root, "json": out} | options))))
     except ProofrunError as error:
         code, said = error.exit_code, one_line(error)
         assert said == str(error)

@@ -1,0 +1,136 @@
+"""Threads that write files while the main one reads on, and what a person sees of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+BATCH = 64  # files that a thread writes in one go
+_LINE_S = 30.0  # without a terminal: seconds between two lines
+
+
+class Piece(NamedTuple):
+    """One file to write: `size` bytes from `offset` of an open file."""
+
+    target: Path
+    offset: int
+    size: int
+
+
+class Workers:
+    """As many threads as cores, and a bar. Threads, since all they do is done without Python's
+    lock; and a kill ends all of them.
+
+    `total`: what the bar counts to, in the unit of `submit`'s `amount`. An error in a thread is
+    raised by the next call, or at the end.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        cores = len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(max(2, cores))
+        self._ahead = 2 * max(2, cores)  # more would drop out of memory before they are copied
+        self._running: deque[tuple[Future[Any], int, int]] = deque()
+        self._bar = _Bar(title, total)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, _: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self._running:
+                self._wait()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            self._bar.close()
+
+    def submit(self, amount: int, images: int, work: Callable[..., object], *args: object) -> None:
+        """Have `work(*args)` done, which then counts for so much and so many images."""
+        if len(self._running) >= self._ahead:
+            self._wait()
+        self._running.append((self._pool.submit(work, *args), amount, images))
+
+    def _wait(self) -> None:
+        future, amount, images = self._running.popleft()
+        future.result()
+        self._bar.advance(amount, images)
+
+
+def copy(fd: int, batch: list[Piece]) -> None:
+    """Write each piece of the open file `fd` that is not there in its full size. OSError."""
+    for target, offset, size in batch:
+        if size_of(target) != size:
+            data = os.pread(fd, size, offset)
+            if len(data) != size:
+                raise OSError(0, f"{target.name}: its archive became shorter")
+            write(target, data)
+
+
+def write(target: Path, data: bytes) -> None:
+    """Write a file from its start, once: so it is whole when it has its size. OSError."""
+    with open(target, "wb", buffering=0) as file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+
+
+def size_of(path: Path) -> int:
+    """In bytes; -1 where there is nothing."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return -1
+
+
+class _Bar:
+    """A bar with the time left on a terminal; elsewhere a line now and then. On stderr."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total = title, max(total, 1)
+        self._done = self._images = 0
+        self._start = self._said = time.monotonic()
+        console = Console(stderr=True)
+        self._terminal = console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[images]:,} images"),
+            TextColumn("{task.fields[rate]:,.0f} img/s  left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not self._terminal,
+        )
+        self._task = self._progress.add_task(title, total=self._total, images=0, rate=0.0)
+        self._progress.start()
+
+    def advance(self, amount: int, images: int) -> None:
+        self._done += amount
+        self._images += images
+        now = time.monotonic()
+        spent = max(now - self._start, 1e-9)
+        rate = self._images / spent
+        self._progress.update(self._task, completed=self._done, images=self._images, rate=rate)
+        if not self._terminal and now - self._said >= _LINE_S:
+            self._said = now
+            left = spent * (self._total - self._done) / self._done if self._done else 0.0
+            print(
+                f"{self._title}  {100 * self._done / self._total:.0f} %  {self._images:,} images  "
+                f"{rate:,.0f} img/s  left {left / 60:.0f} min",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        self._progress.stop()
