@@ -4,6 +4,8 @@
 
 # ImageNet as train/<wnid>/*, val/<wnid>/*, with or without train.txt and val.txt
 export IMAGENET_TRAIN_DATASET="${IMAGENET_TRAIN_DATASET:-data/imagenet}"
+# CIFAR-10 as PNG files, made by `python tools/dataset.py prepare cifar10`
+export CIFAR10_DATASET="${CIFAR10_DATASET:-data/cifar10}"
 # the embedded digits, made by `python tools/dataset.py prepare digits`
 export DIGITS_DATASET="${DIGITS_DATASET:-data/digits}"
 # one folder a run: <logs>/<run name>/<number>/

@@ -26,7 +26,11 @@ from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, RunName
 
 #: The variable of env.sh that holds each data set's folder, and how to make that folder.
-DATA_VARIABLE = {"ImageNet": "IMAGENET_TRAIN_DATASET", "Digits": "DIGITS_DATASET"}
+DATA_VARIABLE = {
+    "ImageNet": "IMAGENET_TRAIN_DATASET",
+    "Cifar10": "CIFAR10_DATASET",
+    "Digits": "DIGITS_DATASET",
+}
 
 #: Files whose first and last bytes are read: all of a small set, a sample of a large one.
 SAMPLE = 5000
@@ -71,7 +75,7 @@ def _possible(name: RunName) -> str:
         for run in candidates
         if run.device == kind and run.task == name.task and (cards is None or run.cards <= cards)
     ]
-    # On a CPU only the rehearsals are declared; one process first.
+    # A tie goes to the rehearsal, which a recipe declares before its other data sets.
     fits.sort(key=lambda run: (run.data != name.data, run.precision != name.precision, run.cards))
     return str(fits[0]) if fits else str(name)
 

@@ -66,6 +66,19 @@ def train_input(**changes: object) -> TrainInput:
     return TrainInput.model_validate(values | changes)
 
 
+#: For `train_input`: a window as large as the image, from the image with a black border of 4.
+PADDED = {"crop_area": None, "crop_ratio": None, "crop_padding": 4}
+
+
+def windows(image: Image.Image, pixels: int = 4) -> list[Image.Image]:
+    """Every crop of `image`'s own size from it with a black border, row by row, then mirrored."""
+    wide = Image.new("RGB", (image.width + 2 * pixels, image.height + 2 * pixels))
+    wide.paste(image, (pixels, pixels))
+    places = [(x, y) for y in range(2 * pixels + 1) for x in range(2 * pixels + 1)]
+    cut = [wide.crop((x, y, x + image.width, y + image.height)) for x, y in places]
+    return cut + [window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for window in cut]
+
+
 def protocol(**changes: object) -> EvalProtocol:
     """Published-like evaluation at 32 px: the shorter side to 37, which leaves odd margins."""
     values = {
