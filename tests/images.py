@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,26 @@ def protocol(**changes: object) -> EvalProtocol:
         "antialias": True,
     }
     return EvalProtocol.model_validate(values | changes)
+
+
+#: What a verified set may hold besides RGB JPEGs, by the name of the file: how to write it.
+ODDITIES: dict[str, Callable[[Image.Image, Path], None]] = {
+    "cmyk.JPEG": lambda image, path: image.convert("CMYK").save(path, quality=95),
+    "grey.JPEG": lambda image, path: image.convert("L").save(path, quality=95),
+    "grey.png": lambda image, path: image.convert("L").save(path),
+    "black and white.png": lambda image, path: image.convert("1").save(path),
+    "png.JPEG": lambda image, path: image.save(path, "PNG"),
+    "jpeg.png": lambda image, path: image.save(path, "JPEG", quality=95),
+    "palette.png": lambda image, path: image.quantize(64).save(path),
+    "transparent palette.png": lambda image, path: image.quantize(64).save(path, transparency=3),
+    "alpha.png": lambda image, path: _with_alpha(image).save(path),
+    "grey with alpha.png": lambda image, path: _with_alpha(image.convert("L")).save(path),
+    "1x1.JPEG": lambda image, path: image.resize((1, 1)).save(path, quality=95),
+    "500x1.png": lambda image, path: image.resize((500, 1)).save(path),
+}
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from images import (
+    ODDITIES,
     PADDED,
     head,
     image_list,
@@ -88,19 +89,31 @@ def test_exif_orientation_is_ignored(tmp_path):
     assert torch.equal(batch.images[0], batch.images[1])
 
 
-@pytest.mark.parametrize("kind", ["CMYK", "L", "PNG"])
-def test_oddities_of_imagenet_are_decoded(tmp_path, kind):
-    """CMYK and grey JPEGs, and a PNG that is named .JPEG."""
-    image = natural(64, 48)
-    path = tmp_path / "odd.JPEG"
-    if kind == "PNG":
-        image.save(path, "PNG")
-    else:
-        image.convert(kind).save(path, quality=95)
+@pytest.mark.parametrize("name", ODDITIES)
+def test_oddities_that_verification_allows_are_decoded_as_by_pil(tmp_path, name):
+    path = tmp_path / name
+    ODDITIES[name](natural(64, 48), path)
     pixels = evaluated(repeated(path, 1), protocol())[0]
     difference = np.abs(pixels - torchvision_pixels(path, protocol())).mean()
-    print(f"{kind}: mean difference {difference:.3f}")
+    print(f"{name}: mean difference {difference:.3f}")
     assert difference <= 0.5
+    whole = train_input(crop_area=(1.0, 1.0), flip_probability=0.0, color_jitter=None)
+    loader = open_train("dali", repeated(path, 2), whole, 1, Shard(0, 1, 1), 0)
+    views = [batch.images[0].numpy().astype(float) for batch in loader.epoch()]
+    reference = np.asarray(Image.open(path).convert("RGB")).astype(float)
+    for view in views:
+        assert view.shape == (32, 32, 3)
+        assert (view.mean((0, 1)) >= reference.min((0, 1)) - 1).all()
+        assert (view.mean((0, 1)) <= reference.max((0, 1)) + 1).all()
+
+
+def test_sixteen_bits_are_not_what_pil_makes_of_them(tmp_path):
+    """So verification refuses them: the two loaders would train on other pixels."""
+    path = tmp_path / "deep.png"
+    pixels = np.asarray(natural(64, 48).convert("L")).astype(np.uint16) * 257
+    Image.fromarray(pixels).save(path)
+    ours = evaluated(repeated(path, 1), protocol())[0]
+    assert np.abs(ours - torchvision_pixels(path, protocol())).mean() > 50
 
 
 def draws(name: str, path, count: int, **spec) -> np.ndarray:

@@ -10,7 +10,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from images import PADDED, head, image_list, natural, protocol, train_input
+from images import (
+    ODDITIES,
+    PADDED,
+    head,
+    image_list,
+    natural,
+    protocol,
+    repeated,
+    train_input,
+)
 from PIL import Image
 
 from proofrun.data import Shard, open_eval, open_train
@@ -81,6 +90,17 @@ def test_without_antialiasing_nothing_is_filtered():
     plain = np.asarray(eval_transform(image, spec.model_copy(update={"antialias": False})))
     assert np.ptp(filtered) < 5 and abs(filtered.mean() - 255 / 4) < 5
     assert np.all(np.abs(plain - 127.5) < 1)
+
+
+@pytest.mark.parametrize("name", ODDITIES)
+def test_oddities_that_verification_allows_are_pils(tmp_path, name):
+    path, spec = tmp_path / name, protocol()
+    ODDITIES[name](natural(64, 48), path)
+    (batch,) = open_eval("torchvision", repeated(path, 1), spec, 1, Shard(0, 1, 0))
+    expected = np.asarray(eval_transform(Image.open(path).convert("RGB"), spec))
+    assert np.array_equal(batch.images[0].numpy(), expected)
+    loader = open_train("torchvision", repeated(path, 2), train_input(), 2, Shard(0, 1, 0), 0)
+    assert [batch.images.shape for batch in loader.epoch()] == [(2, 32, 32, 3)]
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -1,9 +1,10 @@
-"""Prepare data sets.
+"""Prepare and verify data sets.
 
 python tools/dataset.py prepare digits --dst DIR              the embedded digits, no download
 python tools/dataset.py prepare imagenet --src DIR --dst DIR  from the archives of ILSVRC2012
 python tools/dataset.py prepare cifar10 --src DIR --dst DIR   from its python or binary archive
 python tools/dataset.py prepare folder --src DIR --dst DIR    from a folder for each class
+python tools/dataset.py verify DIR                            lists, folders and every image
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from proofrun import bootstrap
 
-bootstrap.ensure("numpy", "PIL", "pydantic", "yaml", "sklearn", "scipy", "rich")
+bootstrap.ensure(
+    "numpy", "PIL", "pydantic", "yaml", "sklearn", "scipy", "rich", "simplejpeg", "tqdm"
+)
 
-from _dataset import cifar10, digits, folder, imagenet  # noqa: E402
+from _dataset import cifar10, digits, folder, imagenet, verify  # noqa: E402
 
-from proofrun.errors import Parser, main_exit  # noqa: E402
+from proofrun.errors import Parser, main_exit, whole  # noqa: E402
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Parser]
@@ -70,11 +73,38 @@ def add_prepare(commands: Commands) -> None:
     )
 
 
+def add_verify(commands: Commands) -> None:
+    """`verify DIR`."""
+    check = commands.add_parser("verify", help="check every list, folder and image of a data set")
+    check.add_argument("dir", type=Path, metavar="DIR", help="folder that holds train and val")
+    check.add_argument(
+        "--recipe",
+        metavar="Model[-Data]",
+        help="hold counts against this recipe (default: the set that the class folders look like)",
+    )
+    moves = check.add_mutually_exclusive_group()
+    moves.add_argument(
+        "--quarantine",
+        type=Path,
+        metavar="QDIR",
+        help="move bad images there and take them and missing ones out of the lists",
+    )
+    moves.add_argument(
+        "--restore", type=Path, metavar="QDIR", help="put back all that a quarantine moved; only"
+    )
+    check.add_argument("--json", type=Path, metavar="FILE", help="every finding, for programs")
+    check.add_argument(
+        "--processes", type=whole(1), metavar="N", help="default: as many as there are cores"
+    )
+    check.set_defaults(command=verify.command)
+
+
 def parse_args() -> argparse.Namespace:
     """The command line; `command` is what each does, and returns the line to print."""
     parser = Parser(prog="dataset.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     add_prepare(commands)
+    add_verify(commands)
     return parser.parse_args()
 
 
