@@ -22,7 +22,8 @@ class Format:
     `signature` matches a line that only this format prints. `reader` takes a sink and returns what
     is called with every line, and whose `close`, if it has one, is called after the last. A binary
     format has `read` instead, called with the path, and `magic`, called with the first 4096 bytes.
-    `base`: the number of the first epoch, None if both are in use. `own_clock`: the reader gives
+    `base`: the number of the first epoch, None if both are in use. `one_writer`: only one rank
+    prints. `own_clock`: the reader gives
     the times; stamps of other lines do not count. `decisive`: a few lines of it decide, however
     many another logger writes into the same file.
     """
@@ -34,6 +35,7 @@ class Format:
     signature: re.Pattern[str] | None = None
     reader: Callable[[Sink], Feed] | None = None
     base: int | None = None
+    one_writer: bool = False
     own_clock: bool = False
     decisive: bool = False
     magic: Callable[[bytes], bool] | None = None

@@ -11,8 +11,9 @@ from pathlib import Path
 from .clock import stamp
 from .formats import Feed, Format, formats, recognise
 from .lines import Line, open_log, read_lines
-from .record import BadRecord, Sink
+from .record import Sink
 from .run import ForeignRun
+from .starts import BadRecord
 
 SNIFF = 2000  # lines looked at before a decision, and again until a signature is found
 RANKS = 64
@@ -46,7 +47,7 @@ def read_file(path: Path) -> ForeignFile | None:
 
 def _sink(one: Format) -> Sink:
     assert one.base in (0, 1, None)
-    return Sink(one.base)  # type: ignore[arg-type]
+    return Sink(one.base, one.one_writer)  # type: ignore[arg-type]
 
 
 def _read_text(path: Path, known: list[Format]) -> ForeignFile | None:

@@ -94,6 +94,7 @@ class ForeignRun:
     stated_end_s: float | None = None
     first_stamp_s: float | None = None
     first_record_s: float | None = None
+    last_record_s: float | None = None
     last_stamp_s: float | None = None
     timed: bool = False
     rate_values: Rates = field(default_factory=lambda: Rates())

@@ -21,7 +21,8 @@ from pathlib import Path
 from .formats import Format
 from .lines import open_log
 from .names import Meaning, meaning
-from .record import BadRecord, Sink
+from .record import Sink
+from .starts import BadRecord
 
 LARGEST = 1 << 26  # bytes of one record; images and graphs are in these files too
 SCALARS = 2_000_000  # of one file
