@@ -45,8 +45,10 @@ class Report:
         counts = Counter(judgement.verdict for judgement in self.judgements)
         said = ", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v])
         runs = len(self.logs.runs)
-        logs = len(self.logs.foreign)
+        exports = sum(log.format.reexported for log in self.logs.foreign)
+        logs = len(self.logs.foreign) - exports
         others = f", {logs} of other systems" if logs else ""
+        others += f", {exports} re-exported" if exports else ""
         return f"{runs} run{'s' * (runs != 1)}{others}; claims: {said or 'none applies'}"
 
     @property

@@ -119,6 +119,7 @@ ZH: dict[str, str] = {
     "complete": "完整",
     "partial": "未完成",
     "resumed": "断点续训",
+    "re-exported": "由导出文件读回",
     "overridden": "参数被覆盖",
     "synthetic": "合成数据",
     "world changed": "卡数有变",

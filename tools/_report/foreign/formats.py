@@ -25,7 +25,7 @@ class Format:
     `base`: the number of the first epoch, None if both are in use. `one_writer`: only one rank
     prints. `own_clock`: the reader gives
     the times; stamps of other lines do not count. `decisive`: a few lines of it decide, however
-    many another logger writes into the same file.
+    many another logger writes into the same file. `reexported`: made from a run of ours.
     """
 
     key: str
@@ -38,12 +38,14 @@ class Format:
     one_writer: bool = False
     own_clock: bool = False
     decisive: bool = False
+    reexported: bool = False
     magic: Callable[[bytes], bool] | None = None
     read: Callable[[Path, Sink], None] | None = None
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
 MODULES = (
+    "reexport",
     "mlperf",
     "dllogger",
     "timm",

@@ -37,6 +37,10 @@ class Sink(Runs):
         facts = self._pending_facts if self._undecided() else self._owner().facts
         facts.setdefault(key, Value(value, self.line))
 
+    def marks_warmup(self) -> None:
+        """The log says which windows are warm-up: no rate is given of them."""
+        self._run.warmup_is_marked = True
+
     def stated(self, key: str) -> float | int | str | None:
         """What the run has stated under `key` so far."""
         found = self._run.facts.get(key)

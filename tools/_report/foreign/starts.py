@@ -237,7 +237,12 @@ class Runs:
         timed = old.timed and old.stated_end_s is None
         if self._start_pending is not None:
             timed = self._pending_timed
-        self._run = ForeignRun(facts=facts, timed=timed, stated_start_s=self._pending_begin)
+        self._run = ForeignRun(
+            facts=facts,
+            timed=timed,
+            stated_start_s=self._pending_begin,
+            warmup_is_marked=old.warmup_is_marked,
+        )
         self._seen.clear()
         self._label = self._step = None
 

@@ -143,7 +143,7 @@ def _tensor(content: bytes) -> float | None:
     return found[0] if len(found) == 1 else None
 
 
-def _event(data: bytes) -> tuple[float, int, list[tuple[str, float]]]:
+def event(data: bytes) -> tuple[float, int, list[tuple[str, float]]]:
     """(wall time, step, scalars) of an event."""
     wall, step = 0.0, 0
     found: list[tuple[str, float]] = []
@@ -186,7 +186,7 @@ class _Log:
         with open_log(path) as file:
             for data in records(file, sink):
                 try:
-                    wall, step, scalars = _event(data)
+                    wall, step, scalars = event(data)
                 except (ValueError, IndexError) as error:
                     sink.reject(str(error))
                     continue
