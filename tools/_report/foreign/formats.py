@@ -13,6 +13,11 @@ from .record import Sink
 
 Feed = Callable[[Line], None]
 DECISIVE = 3  # lines
+# A line that any signature matches has one of these: most lines of other files have none.
+_WORDS = (
+    *("epoch", "train", "test", "iter", "step", "loss", "acc", "top", "metric", "result"),
+    *(":::ml", "dll", "dpf_mode", "line,kind", "[=", "[>", "[.", "━"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,13 @@ def formats() -> list[Format]:
     return found
 
 
+def _may_match(text: str) -> bool:
+    return any(word in text for word in _WORDS)
+
+
 def recognise(lines: list[str], known: list[Format]) -> Format | None:
     """A decisive format, else that with most signatures in these lines; if equal, the first."""
+    lines = [text for text in lines if _may_match(text.lower())]
     counts = [
         sum(1 for text in lines if one.signature is not None and one.signature.search(text))
         for one in known

@@ -17,6 +17,12 @@ from .starts import BadRecord
 
 SNIFF = 2000  # lines looked at before a decision, and again until a signature is found
 RANKS = 64
+# What programs, images, archives, arrays and data bases begin with: no log, whatever follows.
+_BINARY = (
+    *(b"\x7fELF", b"!<arch>", b"MZ", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF", b"PK\x03\x04"),
+    *(b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x93NUMPY", b"\x89HDF", b"PAR1", b"SQLite"),
+    *(b"OggS", b"RIFF", b"\xca\xfe\xba\xbe"),
+)
 
 
 @dataclass
@@ -42,7 +48,7 @@ def read_file(path: Path) -> ForeignFile | None:
             sink = _sink(one)
             _guarded(sink, lambda one=one, sink=sink: one.read(path, sink))
             return _collect(one, {None: sink})
-    return _read_text(path, known)
+    return None if head.startswith(_BINARY) else _read_text(path, known)
 
 
 def _sink(one: Format) -> Sink:
