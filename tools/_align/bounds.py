@@ -23,7 +23,10 @@ DEVIATIONS = ("projections", "mean", "rms", "max")
 #: that BatchNorm takes out again is zero but for rounding, and has no relative error.
 SCALE_FLOOR = 1e-6
 
-#: No bound is lower: traces hold float32 (6e-8).
+#: Traces hold float32: what is this near to a stored number is equal to it.
+_STORED = 2.0**-22
+
+#: No bound is lower.
 BOUND_FLOOR = 3e-7
 
 #: A bound is this many times the largest deviation that was seen in calibration.
@@ -92,7 +95,7 @@ def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]
         scale[..., of_kind] = np.maximum(scale[..., of_kind], floor)
     scale = np.maximum(scale, np.finfo(np.float64).tiny)
     with np.errstate(invalid="ignore", over="ignore"):
-        apart = np.abs(other - trusted)
+        apart = np.maximum(np.abs(other - trusted) - _STORED * np.abs(trusted), 0)
         found = np.stack(
             [
                 np.sqrt(np.square(apart[..., 5:]).mean(-1)),

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from rich.console import Console
 
+from proofrun.alignment import FOLDER, Alignment
 from proofrun.bootstrap import ROOT, folder, in_checkout
 from proofrun.errors import Exit, Parser, ProofrunError, UsageError, one_line
 from proofrun.recipe import Precision, Recipe
 from proofrun.runs import DeviceKind, RunName
 
-from . import bounds, home, result, table
+from . import bounds, home, table
 from .diff import Comparison, compare
 from .trace import Trace, load
 
@@ -151,14 +154,32 @@ def _replayed_path(given: Any, device: str) -> Path:
     _, precision, _ = _named(given)
     cards = f"{given.ranks}{device}{'s' * (given.ranks > 1)}"
     name = f"{given.model}-{given.data}_{precision}_{cards}.npz"
-    return folder("PROOFRUN_LOGS", "logs", None) / "align" / name
+    return folder("PROOFRUN_LOGS", "logs", None) / FOLDER / name
 
 
 def _judge(given: Any, trusted: Trace, trusted_path: Path, made: Trace, recipe: Recipe) -> int:
     path = _replayed_path(given, made.header.made.device)
     found = compare(trusted, made, bounds.read(home.bounds_path(recipe)), path)
     _show(found, trusted, made, given.plot)
-    written = result.write(path.with_suffix(".json"), trusted_path, trusted, made, found)
+    written = path.with_suffix(".json")
+    of, by = made.header.exercise, made.header.made
+    Alignment(
+        schema_=1,
+        recipe=of.recipe,
+        data=of.data,
+        precision=by.precision,
+        device=by.device,
+        device_name=by.device_name,
+        torch=by.torch,
+        ranks=of.ranks,
+        steps=min(trusted.steps, made.steps),
+        aligned=found.aligned,
+        nearest=min(found.nearest, 1e12),
+        finding=found.first.line() if found.first else None,
+        trusted=trusted_path.name,
+        trusted_sha256=hashlib.sha256(trusted_path.read_bytes()).hexdigest(),
+        t_wall=time.time(),
+    ).write(written)
     print(f"{in_checkout(path)} and {written.name} beside it")
     return Exit.OK if found.aligned else Exit.VERDICT
 

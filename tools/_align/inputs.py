@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from proofrun.alignment import FOLDER
 from proofrun.bootstrap import folder, in_checkout
 from proofrun.data import LoaderName, Shard, open_eval
 from proofrun.data.lists import ImageList, read_split
@@ -68,7 +69,7 @@ def run(recipe: Recipe, given: str | None, count: int, seed: int, out: Path | No
     """
     root = data_dir(recipe.data.name, given)
     images = _some(read_split(root, "val", recipe.data.classes), count, seed)
-    path = out or folder("PROOFRUN_LOGS", "logs", None) / "align" / f"input-{recipe.name}.png"
+    path = out or folder("PROOFRUN_LOGS", "logs", None) / FOLDER / f"input-{recipe.name}.png"
     found: list[Compared] = []
     shown: list[tuple[str, dict[str, Pixels]]] = []
     with tempfile.TemporaryDirectory() as work:
