@@ -61,9 +61,10 @@ def look(trusted: Values, other: Values, row: Row, other_shape: tuple[int, ...])
         if lost or after["zeros"] - before["zeros"] > 0.05:
             return Look("zeros", f"{before['zeros']:.1%} zeros became {after['zeros']:.1%}")
     fits = _fits(trusted, other, row, channels)
+    simple = [sort for sort in fits if fits[sort][0] <= _TIGHT]  # the fewest parameters first
+    if simple:
+        return Look(*_named(simple[0], fits[simple[0]][1], channels))
     best = min(fits, key=lambda sort: fits[sort][0])
-    if fits[best][0] <= _TIGHT:
-        return Look(*_named(best, fits[best][1], channels))
     inner, whole = (abs(after[k] / before[k] - 1) if before[k] else 0.0 for k in ("inner", "rms"))
     if before["inner"] and whole > 1e-3 and inner < 0.05 * whole:
         return Look("borders", f"rms {after['rms'] / rms:.4g} times, the same within the map")
@@ -79,35 +80,51 @@ def look(trusted: Values, other: Values, row: Row, other_shape: tuple[int, ...])
 def _fits(
     trusted: Values, other: Values, row: Row, channels: int
 ) -> dict[Sort, tuple[float, tuple[float, ...]]]:
-    """For each pattern: the share of the deviation's energy it leaves, and its parameters."""
-    apart = other[5:] - trusted[5:]
-    energy = max(float(apart @ apart), np.finfo(np.float64).tiny)
-    plain, ramped = apart[: streams.PROJECTIONS], apart[streams.PROJECTIONS :]
-    ones = _of_ones(row, channels)
-    found: dict[Sort, tuple[float, tuple[float, ...]]] = {}
+    """For each pattern, the simplest first: the share of the deviation that it leaves, 0 to 1, and
+    its parameters.
 
-    def fit(*columns: Values) -> tuple[float, tuple[float, ...]]:
+    Two groups must fit, since the first projection of a tensor with a mean outweighs the others:
+    it, and the balanced ones, which see nothing of what a channel has in all places alike.
+    """
+    apart, rms = other[5:] - trusted[5:], abs(trusted[1])
+    tiny = np.finfo(np.float64).tiny
+    alike = np.array([True, False, False, True, False, False])
+
+    def fit(sizes: tuple[float, ...], *columns: Values) -> tuple[float, tuple[float, ...]]:
         matrix = np.stack(columns, axis=1)
         solved, *_ = np.linalg.lstsq(matrix, apart, rcond=None)
-        left = apart - matrix @ solved
-        return float(left @ left) / energy, tuple(solved.tolist())
+        left = np.square(apart - matrix @ solved)
+        field = sum(abs(k) * size for k, size in zip(solved, sizes, strict=True)) ** 2
+        shares = [
+            left[group].mean() / max(np.square(apart[group]).mean(), field, tiny)
+            for group in (alike, ~alike)
+        ]
+        return float(max(shares)), tuple(solved.tolist())
 
-    found["scale"] = fit(trusted[5:])
-    if row.shape != ():
-        found["offset"] = fit(ones)
-        found["scale and offset"] = fit(trusted[5:], ones)
+    ones = _of_ones(row, channels)
+    found: dict[Sort, tuple[float, tuple[float, ...]]] = {
+        "scale": fit((rms,), trusted[5:]),
+        "offset": fit((1.0,), ones),
+    }
     if channels > 2:
-        position = float(plain @ ramped) / max(float(plain @ plain), np.finfo(np.float64).tiny)
-        left = ramped - position * plain
-        at = (position + 1) / 2 * (channels - 1)
-        near = abs(at - round(at)) < 0.2 and -0.5 < at < channels - 0.5
-        share = float(left @ left) / max(float(plain @ plain), np.finfo(np.float64).tiny)
-        found["one channel"] = (share if near else 1.0, (at,))
-    # balanced projections do not see what is alike in all places of a channel
-    seen = plain[0] ** 2 + ramped[0] ** 2
-    if row.kind in ("output", "grad") and len(row.shape) == 4 and row.shape[2] * row.shape[3] > 1:
-        found["offset in each channel"] = (2 * (energy - seen) / energy, (0.0,))
+        found["one channel"] = _one_channel(apart, channels)
+    places = math.prod(row.shape) // channels
+    if row.kind in ("output", "grad") and places > 1:
+        seen, unseen = np.square(apart[alike]).mean(), np.square(apart[~alike]).mean()
+        found["offset in each channel"] = min(1.0, places * unseen / max(seen, tiny)), ()
+    found["scale and offset"] = fit((rms, 1.0), trusted[5:], ones)
     return found
+
+
+def _one_channel(apart: Values, channels: int) -> tuple[float, tuple[float, ...]]:
+    """Every pair of projections, without and with the ramp, names the same channel, or none."""
+    plain, ramped = apart[: streams.PROJECTIONS], apart[streams.PROJECTIONS :]
+    if np.abs(plain).min() == 0:
+        return 1.0, (0.0,)
+    named = (ramped / plain + 1) / 2 * (channels - 1)
+    at = round(float(np.median(named)))
+    agree = np.abs(named - at).max() < max(0.4, 0.01 * channels)
+    return (0.0 if agree and 0 <= at < channels else 1.0), (float(at),)
 
 
 def _of_ones(row: Row, channels: int) -> Values:
