@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +14,15 @@ from torch.nn import functional as F
 
 from proofrun.recipe import Amp
 from tools._align import bounds, home
-from tools._align.diff import Comparison, compare
+from tools._align.diff import Comparison, Finding, compare
 from tools._align.engine import AnyPrecision, Session, exercise
-from tools._align.trace import Trace, load
+from tools._align.trace import Exercise, Trace, load
 from tools._align.variants import round_layer
 
 
 class Fault(NamedTuple):
-    """What is done, and what must be said of it: the place, its kind, the looks that are right."""
+    """What is done, and what must be said of it: the place (a pattern where the fault is in many),
+    its kind, the looks that are right."""
 
     name: str
     recipe: str
@@ -30,6 +33,15 @@ class Fault(NamedTuple):
     step: int = 0
     precision: AnyPrecision = "FP32"
     steps: int = 1
+
+    def named(self, found: Finding) -> bool:
+        """Whether the step, the place and the look are those of this fault."""
+        place = self.place if "\\" in self.place else re.escape(self.place)
+        return (
+            (found.step, found.place.kind) == (self.step, self.kind)
+            and re.fullmatch(place, found.place.name) is not None
+            and found.look.sort in self.looks
+        )
 
 
 def modules(session: Session, kind: type[nn.Module]) -> list[nn.Module]:
@@ -172,7 +184,7 @@ FAULTS = (
     Fault("count_include_pad flipped", "inceptionv2", count_include_pad,
           "features.inception3a.pool.pool", _OUT, ("borders",)),
     Fault("weight decay on BN", "googlenet", decay_on_bn,
-          "features.conv1.bn.weight", "moment", ("offset",)),
+          r"features\.\w+\.(\w+\.)*bn\.(weight|bias)", "moment", ("offset",)),
     Fault("label smoothing off by K/(K-1)", "googlenet", label_smoothing,
           "loss", "loss", ("value",)),
     Fault("one convolution without bias", "inceptionv2", without_bias,
@@ -204,10 +216,19 @@ FAULTS = (
 )  # fmt: skip
 
 
+@functools.cache
 def golden(recipe: str) -> tuple[Path, Trace]:
     _, spec = home.find(recipe, "Digits")
     path = home.golden_path(spec, "FP64", 1)
     return path, load(path)
+
+
+@functools.cache
+def again(recipe: str) -> Exercise:
+    """The committed exercise, as this checkout makes it."""
+    folder, spec = home.find(recipe, "Digits")
+    of = golden(recipe)[1].header.exercise
+    return exercise(spec, folder, of.seed, of.steps, of.batch, 1)
 
 
 def replay(
@@ -219,9 +240,7 @@ def replay(
 ) -> Trace:
     """The committed exercise on this CPU, with something changed."""
     folder, spec = home.find(recipe, "Digits")
-    of = golden(recipe)[1].header.exercise
-    again = exercise(spec, folder, of.seed, of.steps, of.batch, 1)
-    session = Session(again, spec, folder, precision, "CPU", channels_last)
+    session = Session(again(recipe), spec, folder, precision, "CPU", channels_last)
     change(session)
     made = session.run(steps)
     assert made is not None

@@ -34,9 +34,7 @@ def test_a_planted_fault_is_named(fault, evidence):
         f"{first.look.sort} ({first.look.says}), {first.excess:.3g} x bound, {seconds:.0f} s",
         f"step {fault.step}, {fault.kind} {fault.place}: {' or '.join(fault.looks)}",
     )
-    place = (first.step, first.place.kind, first.place.name)
-    assert place == (fault.step, fault.kind, fault.place)
-    assert first.look.sort in fault.looks
+    assert fault.named(first), first.line()
 
 
 #: (what, change, channels-last, threads)

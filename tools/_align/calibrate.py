@@ -141,7 +141,7 @@ def write_bounds(recipe: Recipe, lines: list[Line]) -> Path:
             how=f"against FP64, {len({line.seed for line in own})} seeds, "
             f"{max(line.steps for line in own)} steps: {names}",
             rows={
-                key: tuple(np.max([line.rows[key] for line in own], axis=0).tolist())  # type: ignore[misc]
+                key: tuple(np.max([line.rows[key] for line in own], axis=0).tolist())
                 for key in keys
             },
             scalars={key: max(line.scalars[key] for line in own) for key in own[0].scalars},

@@ -7,6 +7,7 @@ window is drawn once, cut out, and every loader resizes it by its own code to th
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,9 @@ from proofrun.bootstrap import folder, in_checkout
 from proofrun.data import LoaderName, Shard, open_eval
 from proofrun.data.lists import ImageList, read_split
 from proofrun.device import cards_on_host
-from proofrun.errors import Exit, ProofrunError, WriteError
-from proofrun.preflight import data_dir
-from proofrun.recipe import EvalProtocol, Recipe, TrainInput
+from proofrun.errors import Exit, ProofrunError, UsageError, WriteError
+from proofrun.preflight import DATA_VARIABLE, data_dir
+from proofrun.recipe import EvalProtocol, PaddedPlace, Recipe, TrainInput
 
 from . import streams
 
@@ -67,6 +68,8 @@ def run(recipe: Recipe, given: str | None, count: int, seed: int, out: Path | No
 
     Raises DataError, ProofrunError when a loader is not installed, WriteError.
     """
+    if not given and not os.environ.get(DATA_VARIABLE[recipe.data.name]):
+        raise UsageError(f"which images of {recipe.data.name}? `source env.sh`, or give --dir DIR")
     root = data_dir(recipe.data.name, given)
     images = _some(read_split(root, "val", recipe.data.classes), count, seed)
     path = out or folder("PROOFRUN_LOGS", "logs", None) / FOLDER / f"input-{recipe.name}.png"
@@ -114,14 +117,20 @@ def cut_windows(images: ImageList, spec: TrainInput, seed: int, work: Path) -> I
 def window(
     size: tuple[int, int], spec: TrainInput, seed: int, index: int
 ) -> tuple[int, int, int, int]:
-    """(left, upper, right, lower) within an image of (width, height), as RandomResizedCrop draws.
+    """(left, upper, right, lower) in an image of (width, height), as the recipe's crop draws.
 
-    Area and log of the ratio uniform; ten attempts to fit, else all of the image.
+    RandomResizedCrop: area and log of the ratio uniform; ten attempts to fit, else all of it. A
+    padded crop moves the whole window; what lies outside of the image is black.
     """
     width, height = size
-    for draw in streams.uniform((10, 4), 0.0, 1.0, "window", seed, index):
-        area = width * height * (spec.crop_area[0] + np.ptp(spec.crop_area) * draw[0])
-        low, high = np.log(spec.crop_ratio)
+    draws = streams.uniform((10, 4), 0.0, 1.0, "window", seed, index)
+    if isinstance(spec.crop, PaddedPlace):
+        shifts = (draws[0, :2] * (2 * spec.crop.pixels + 1)).astype(int) - spec.crop.pixels
+        left, upper = (int(shift) for shift in shifts)
+        return left, upper, left + width, upper + height
+    (smallest, largest), (low, high) = spec.crop.area, np.log(spec.crop.ratio)
+    for draw in draws:
+        area = width * height * (smallest + (largest - smallest) * draw[0])
         ratio = np.exp(low + (high - low) * draw[1])
         w, h = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
         if 0 < w <= width and 0 < h <= height:

@@ -35,6 +35,9 @@ _TIGHT, _LOOSE = 0.02, 0.15
 #: Above this relative error no rounding of a floating-point format explains a tensor.
 _ROUNDING = 0.02
 
+#: A rounding changes the rms of a tensor by far less than this share of its own size.
+_SYSTEMATIC = 0.2
+
 
 class Look(NamedTuple):
     """`sort` and, for people, the numbers of it."""
@@ -71,6 +74,9 @@ def look(trusted: Values, other: Values, row: Row, other_shape: tuple[int, ...])
     size = math.sqrt(float(np.square(other[5:] - trusted[5:]).mean())) / rms
     if fits[best][0] <= _LOOSE and best != "scale and offset":
         return Look(*_named(best, fits[best][1], channels))
+    shrunk = after["rms"] / rms - 1
+    if size < _ROUNDING and abs(shrunk) > _SYSTEMATIC * size:
+        return Look("scale", f"about times {1 + shrunk:.6g}, not alike in all channels")
     if size < _ROUNDING:
         bits = math.log2(0.65 / max(size, 1e-12)) - 1
         return Look("rounding", f"relative error {size:.1e}, as of about {bits:.0f} mantissa bits")
