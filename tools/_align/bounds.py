@@ -83,6 +83,8 @@ def pool(row: Row) -> str:
     parts = row.name.split(".")
     block = parts[1] if parts[0] == "features" else parts[0]
     role = parts[-1] if row.kind in ("output", "grad") else ".".join(parts[-2:])
+    if row.kind in ("buffer", "weight"):  # a block has too few of them
+        block = "any"
     return f"{row.kind} {block} {role}"
 
 

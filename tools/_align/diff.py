@@ -180,13 +180,12 @@ def _look(place: Place, rank: int, step: int, pairs: dict, numbers: dict) -> loo
         ratio = f", times {theirs / mine:.6g}" if mine else ""
         return look.Look("value", f"{mine:.6g} became {theirs:.6g}{ratio}")
     if place.name == "input":
-        colours = {c: pairs.get(Place(f"input.{c}", "output")) for c in "RGB"}
-        if all(colours.values()):
-            found = look.swapped(
-                {c: pair[0][rank, step] for c, pair in colours.items() if pair},
-                {c: pair[1][rank, step] for c, pair in colours.items() if pair},
-            )
-            if found:
-                return found
+        colours = {c: pairs[Place(f"input.{c}", "output")] for c in "RGB"}
+        found = look.colours(
+            {c: pair[0][rank, step] for c, pair in colours.items()},
+            {c: pair[1][rank, step] for c, pair in colours.items()},
+        )
+        if found:
+            return found
     mine, theirs, row, shape = pairs[place]
     return look.look(mine[rank, step], theirs[rank, step], row, shape)

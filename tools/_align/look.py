@@ -125,11 +125,13 @@ def _fits(
 def _one_channel(apart: Values, channels: int) -> tuple[float, tuple[float, ...]]:
     """Every pair of projections, without and with the ramp, names the same channel, or none."""
     plain, ramped = apart[: streams.PROJECTIONS], apart[streams.PROJECTIONS :]
-    if np.abs(plain).min() == 0:
+    loud = np.abs(plain) > 1e-3 * np.abs(plain).max()  # balanced ones do not see a shift
+    if not loud.any():
         return 1.0, (0.0,)
-    named = (ramped / plain + 1) / 2 * (channels - 1)
+    named = (ramped[loud] / plain[loud] + 1) / 2 * (channels - 1)
     at = round(float(np.median(named)))
-    agree = np.abs(named - at).max() < max(0.4, 0.01 * channels)
+    near = max(0.4, 0.01 * channels) if loud.sum() > 1 else 0.02
+    agree = np.abs(named - at).max() < near
     return (0.0 if agree and 0 <= at < channels else 1.0), (float(at),)
 
 
@@ -161,17 +163,28 @@ def _named(sort: Sort, parameters: tuple[float, ...], channels: int) -> tuple[So
     return sort, "each channel is shifted by a number of its own"
 
 
-def swapped(trusted: dict[str, Values], other: dict[str, Values]) -> Look | None:
-    """Whether the colours of the input came in another order; {colour: its statistics}."""
-    found = {}
-    for colour, values in other.items():
-        apart = {c: float(np.abs(values - v).max()) for c, v in trusted.items()}
-        found[colour] = min(apart, key=lambda c: apart[c])
-        if apart[found[colour]] > 1e-3 * abs(values[1]):
-            return None
-    if all(found[c] == c for c in found) or set(found.values()) != set(found):
-        return None
-    return Look("colours swapped", "".join(other) + " became " + "".join(found.values()))
+def colours(trusted: dict[str, Values], other: dict[str, Values]) -> Look | None:
+    """What happened to the network's input, by {colour: its statistics}; None: to all alike."""
+    came = {c: [t for t, values in trusted.items() if _same(values, other[c])] for c in other}
+    if all(came.values()) and any(c not in found for c, found in came.items()):
+        order = "".join(found[0] for found in came.values())
+        return Look("colours swapped", f"{''.join(other)} became {order}")
+    out = [c for c in other if np.abs(other[c] - trusted[c]).max() > 1e-4 * abs(trusted[c][1])]
+    if len(out) == 1:
+        return Look("one channel", f"channel {list(other).index(out[0])}, {out[0]}")
+    return None
+
+
+def _same(trusted: Values, other: Values) -> bool:
+    """Whether a colour is another one but for its normalisation: the balanced projections see no
+    shift, and they and the standard deviation have one factor between them."""
+    spread = [float(np.sqrt(max(v[1] ** 2 - v[0] ** 2, 0))) for v in (trusted, other)]
+    if min(spread) == 0:
+        return False
+    factor = spread[1] / spread[0]
+    balanced = slice(6, 5 + streams.PROJECTIONS)
+    apart = np.abs(other[balanced] - factor * trusted[balanced]).max()
+    return 0.5 < factor < 2 and bool(apart < 1e-2 * spread[1])
 
 
 def over_steps(excess: Values, step: int) -> str:
