@@ -7,11 +7,13 @@ import io
 import itertools
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import archives
@@ -145,6 +147,35 @@ def test_from_the_command_line(src, tmp_path):
     done = tool("--src", src, "--dst", tmp_path / "set", "--any-archives")
     assert (done.returncode, done.stderr) == (0, "")
     assert "wrote 350 train, 15 val images of 5 classes" in done.stdout
+
+
+def test_a_terminal_has_a_bar_with_the_time_left(src, tmp_path):
+    ours, theirs = pty.openpty()
+    line = [sys.executable, ROOT / "tools" / "dataset.py", "prepare", "imagenet", "--any-archives"]
+    line += ["--src", src, "--dst", tmp_path / "set"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        out = process.communicate()[0]
+    os.close(ours)
+    assert process.returncode == 0 and b"wrote 350 train" in out
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "ImageNet" in text and "365 images" in text and "img/s  left 0:00:0" in text
+    assert "100 %" in text
+
+
+def test_a_complete_set_on_a_read_only_disk_is_left_as_it_is(src, tmp_path):
+    with small_disk(tmp_path / "disk", "size=16m") as disk:
+        line = [sys.executable, ROOT / "tools" / "dataset.py", "prepare", "imagenet"]
+        line += ["--any-archives", "--src", src, "--dst", disk.folder / "set"]
+        for expected in ("wrote 350 train", "is complete, nothing to do: 350 train"):
+            done = subprocess.run(disk.command(*line), capture_output=True, text=True)
+            assert done.returncode == 0 and expected in done.stdout, done.stderr
+            disk.resize("ro")
 
 
 def cut(src: Path, name: str, keep: float) -> None:

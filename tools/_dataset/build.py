@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,13 @@ class Note(BaseModel):
     md5: dict[str, str] = {}
 
 
-class Contents(BaseModel):
+@dataclass(frozen=True)
+class Contents:
     """What a maker has written: each image's path in the set, and its label."""
 
     classes: list[str]
     images: dict[Split, list[tuple[str, int]]]
-    archives: dict[str, Archived] = {}
+    archives: dict[str, Archived] = field(default_factory=dict)
 
 
 class Work:
@@ -142,14 +144,15 @@ def _beside(dst: Path, note: Note) -> Iterator[Work | None]:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _wait_for(lock, dst)
-        if not folder.exists() or not os.path.samestat(os.fstat(lock), folder.stat()):
+        same = folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())
+        if not same or not _is_free(dst):
             yield None
             return
         yield Work(folder, dst, _take_up(folder, note))
     finally:
         with suppress(OSError):  # only where nothing was made but the note
-            if os.listdir(folder) == [_NOTE]:
-                (folder / _NOTE).unlink()
+            if set(os.listdir(folder)) <= {_NOTE}:
+                (folder / _NOTE).unlink(missing_ok=True)
                 folder.rmdir()
         os.close(lock)
 
@@ -213,10 +216,11 @@ def _hashes(folder: Path, classes: int) -> dict[Split, str]:
 def _existing(dst: Path, wanted: Note, counts: Mapping[Split, int] | None) -> str | None:
     """What to say about a complete set in `dst`; None if the place is free, WriteError else."""
     try:
-        if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
+        if _is_free(dst):
             return None
         record = _check(dst, wanted, counts)
-        (dst / _NOTE).unlink(missing_ok=True)  # killed right behind the rename
+        if (dst / _NOTE).exists():  # killed right behind the rename
+            (dst / _NOTE).unlink()
         return f"{dst}: is complete, nothing to do: {_said(record)}"
     except DataError as error:
         why = str(error).partition(";")[0]  # without its advice, which is for a reader of the data
@@ -228,6 +232,10 @@ def _existing(dst: Path, wanted: Note, counts: Mapping[Split, int] | None) -> st
         raise WriteError(
             f"{dst}: cannot be read ({error.strerror}); mend it or give another --dst"
         ) from None
+
+
+def _is_free(dst: Path) -> bool:
+    return not dst.exists() or (dst.is_dir() and not any(dst.iterdir()))
 
 
 def _check(dst: Path, wanted: Note, counts: Mapping[Split, int] | None) -> Record:
