@@ -232,6 +232,8 @@ BAD = {
     "train cut before its end": (lambda s: cut(s, TRAIN, 0.98), "its end is missing",
                                  Exit.BAD_ARCHIVE),
     "val cut": (lambda s: cut(s, VAL, 0.7), "its end is missing", Exit.BAD_ARCHIVE),
+    "train is a folder": (lambda s: ((s / TRAIN).unlink(), (s / TRAIN).mkdir()),
+                          "Is a directory", Exit.BAD_ARCHIVE),
     "val empty": (lambda s: cut(s, VAL, 0.0), "its end is missing", Exit.BAD_ARCHIVE),
     "inner archive cut": (lambda s: swap_train(s, **{W4: tar([("a.JPEG", b"x" * 9999)])[:4096]}),
                           f"{W4}.tar: 'a.JPEG': its end is missing", Exit.BAD_ARCHIVE),
@@ -259,12 +261,12 @@ BAD = {
 def test_bad_archives(src, tmp_path, name):
     damage, why, code = BAD[name]
     damage(src)
-    before = {path: path.read_bytes() for path in src.iterdir()}
+    before = {path: path.read_bytes() for path in src.iterdir() if path.is_file()}
     with pytest.raises(ProofrunError, match=why) as caught:
         prepare(src, tmp_path / "set")
     assert caught.value.exit_code is code
     assert "\n" not in str(caught.value) and str(src) in str(caught.value)
-    assert {path: path.read_bytes() for path in src.iterdir()} == before
+    assert {p: p.read_bytes() for p in src.iterdir() if p.is_file()} == before
     assert sorted(set(os.listdir(tmp_path)) - {".set.partial"}) == ["src"]
 
 
