@@ -1,7 +1,8 @@
 """Reads the pickles of CIFAR-10's python version without running anything that they ask for.
 
-A pickle may name any function of any module. Here it gets stand-ins for the four names that its
-arrays need, which only look at what they are given; another name ends it.
+A pickle may name any function of any module. Here it gets stand-ins for the few names that its
+arrays need, which only look at what they are given; another name ends it. What it is made of is
+looked at first, since a few bytes of it can ask for gigabytes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,19 @@ from numpy.typing import NDArray
 from proofrun.archive import DamagedError
 from proofrun.errors import one_line
 
+_WORDS = """
+    PROTO STOP MARK EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM SETITEMS
+    APPEND APPENDS BININT BININT1 BININT2 LONG1 BINFLOAT NONE NEWTRUE NEWFALSE BINSTRING
+    SHORT_BINSTRING BINUNICODE BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE BUILD
+"""
+_OPCODES = frozenset(_WORDS.split())
+_MAX_MEMO = 1 << 20  # a place in a table: the published batches use some 20,000
+
 
 def read_pickle(data: bytes) -> dict[bytes, object]:
     """The dictionary in a batch: bytes, numbers, lists, and uint8 arrays. Raises DamagedError."""
     try:
+        _check(data)
         found = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # whatever a damaged pickle leads it to
         raise DamagedError(f"a batch cannot be read ({one_line(error)})") from None
@@ -29,6 +40,15 @@ def read_pickle(data: bytes) -> dict[bytes, object]:
     return {
         key: value.array if isinstance(value, _Array) else value for key, value in found.items()
     }
+
+
+def _check(data: bytes) -> None:
+    """Raises ValueError for opcodes that protocol 2 does not need for such a dictionary."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name not in _OPCODES:
+            raise ValueError(f"it uses {opcode.name}")
+        if opcode.name == "LONG_BINPUT" and int(argument or 0) > _MAX_MEMO:
+            raise ValueError("it remembers too much")
 
 
 class _Dtype:

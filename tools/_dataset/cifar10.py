@@ -22,7 +22,7 @@ from proofrun.errors import DataError
 
 from . import build, published, tars, workers
 from .batches import read_pickle
-from .source import Source
+from .source import GZIP_LIMITS, Source
 
 SET = "CIFAR-10"
 #: In the published order, which is the order of the sorted names as well.
@@ -68,7 +68,7 @@ def prepare(
 
 def _write(work: build.Work, source: Source, fd: int, size: int) -> build.Contents:
     archived = source.finish()  # before anything in it is looked at
-    members = {member.name.rpartition("/")[2]: member for member in tars.walk(fd, 0, size)}
+    members = tars.below_top(fd, size, GZIP_LIMITS)
 
     def content(name: str) -> bytes:
         if name not in members:
@@ -95,7 +95,7 @@ def _write(work: build.Work, source: Source, fd: int, size: int) -> build.Conten
                 images[split] += zip(targets, labels, strict=True)
                 for at in range(0, len(labels), workers.BATCH):
                     chunk = slice(at, at + workers.BATCH)
-                    some = [work.folder / target for target in targets[chunk]]
+                    some = [f"{work.folder}/{target}" for target in targets[chunk]]
                     pool.submit(len(some), len(some), _save, some, pixels[chunk])
     return build.Contents(
         classes=list(CLASSES), images=images, archives={source.path.name: archived}
@@ -138,11 +138,9 @@ def _checked(name: str, pixels: NDArray[np.uint8], labels: list[int]) -> Batch:
     return pixels, labels
 
 
-def _save(targets: list[Path], pixels: NDArray[np.uint8]) -> None:
+def _save(targets: list[str], pixels: NDArray[np.uint8]) -> None:
     for target, values in zip(targets, pixels, strict=True):
-        data = png(values.reshape(3, SIDE, SIDE).transpose(1, 2, 0))
-        if workers.size_of(target) != len(data):
-            workers.write(target, data)
+        workers.write(target, png(values.reshape(3, SIDE, SIDE).transpose(1, 2, 0)))
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

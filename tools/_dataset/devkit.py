@@ -13,7 +13,7 @@ from proofrun.archive import DamagedError
 from proofrun.errors import one_line
 
 from . import tars
-from .source import Source
+from .source import GZIP_LIMITS, Source
 
 _META = "data/meta.mat"
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
@@ -43,8 +43,8 @@ def read(source: Source) -> Devkit:
     with source.damage(), source.inflated() as (fd, size):
         source.finish()
         files = {
-            member.name.partition("/")[2]: os.pread(fd, member.size, member.offset)
-            for member in tars.walk(fd, 0, size)
+            name: os.pread(fd, member.size, member.offset)
+            for name, member in tars.below_top(fd, size, GZIP_LIMITS).items()
         }
         for name in (_META, _TRUTH):
             if name not in files:

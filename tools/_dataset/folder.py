@@ -143,7 +143,7 @@ def _take(batch: list[tuple[Path, Path, int]], link: Link) -> None:
     for source, target, size in batch:
         try:
             if link == "copy":
-                if workers.size_of(target) != size:
+                if not target.exists() or target.stat().st_size != size:
                     shutil.copyfile(source, target)
             elif not os.path.lexists(target):
                 os.link(source, target) if link == "hard" else target.symlink_to(source)

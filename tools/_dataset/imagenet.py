@@ -102,7 +102,9 @@ def _copy(
     for image in found:
         source.advance(image.member.end)
         images.append((image.path, image.label))
-        batch.append(workers.Piece(folder / image.path, image.member.offset, image.member.size))
+        batch.append(
+            workers.Piece(f"{folder}/{image.path}", image.member.offset, image.member.size)
+        )
         if len(batch) == workers.BATCH:
             hand_over(image.member.end)
     hand_over(source.size)

@@ -92,6 +92,18 @@ def walk(
     _check_end(fd, at, end)
 
 
+def below_top(fd: int, size: int, limits: Limits) -> dict[str, Member]:
+    """The files of an archive of one folder, by their paths in there. Raises as `walk`."""
+    found: dict[str, Member] = {}
+    for member in walk(fd, 0, size, limits):
+        _, _, name = member.name.partition("/")
+        if name in found:
+            raise DamagedError(f"{member.name!r}: there twice, in two folders")
+        if name:
+            found[name] = member
+    return found
+
+
 def _parse(block: bytes, at: int) -> tuple[str, bytes, int]:
     """Name, kind and size in bytes as a header states them."""
     try:

@@ -8,12 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from proofrun.archive import DamagedError
 
 BATCH = 64  # files that a thread writes in one go
 _LINE_S = 30.0  # without a terminal: seconds between two lines
@@ -22,7 +23,7 @@ _LINE_S = 30.0  # without a terminal: seconds between two lines
 class Piece(NamedTuple):
     """One file to write: `size` bytes from `offset` of an open file."""
 
-    target: Path
+    target: str
     offset: int
     size: int
 
@@ -68,29 +69,45 @@ class Workers:
 
 
 def copy(fd: int, batch: list[Piece]) -> None:
-    """Write each piece of the open file `fd` that is not there in its full size. OSError."""
+    """Write each piece of the open file `fd` that is not there in its full size.
+
+    Raises DamagedError where the file has become shorter, OSError.
+    """
     for target, offset, size in batch:
-        if size_of(target) != size:
+        out = _open(target, size)
+        if out is not None:
             data = os.pread(fd, size, offset)
             if len(data) != size:
-                raise OSError(0, f"{target.name}: its archive became shorter")
-            write(target, data)
+                os.close(out)
+                raise DamagedError("it became shorter while it was read")
+            _fill(out, data)
 
 
-def write(target: Path, data: bytes) -> None:
-    """Write a file from its start, once: so it is whole when it has its size. OSError."""
-    with open(target, "wb", buffering=0) as file:
+def write(target: str, data: bytes) -> None:
+    """Write a file that is not there in its full size. OSError."""
+    out = _open(target, len(data))
+    if out is not None:
+        _fill(out, data)
+
+
+def _open(target: str, size: int) -> int | None:
+    """The file, open and empty; None where it is whole, which is: it has its size."""
+    try:
+        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        if os.stat(target).st_size == size:
+            return None
+        return os.open(target, os.O_WRONLY | os.O_TRUNC)
+
+
+def _fill(out: int, data: bytes) -> None:
+    """Write from the start, once, and close."""
+    try:
         view = memoryview(data)
         while view:
-            view = view[file.write(view) :]
-
-
-def size_of(path: Path) -> int:
-    """In bytes; -1 where there is nothing."""
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return -1
+            view = view[os.write(out, view) :]
+    finally:
+        os.close(out)
 
 
 class _Bar:
