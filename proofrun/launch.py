@@ -27,6 +27,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import IO, Any
@@ -336,8 +337,8 @@ def _relay(source: IO[bytes] | None, log: IO[bytes]) -> None:
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         *lines, rest = (rest + chunk).split(b"\n")
-        log.writelines(line.rpartition(b"\r")[2] + b"\n" for line in lines)
-        log.flush()
+        with suppress(OSError):  # a full disk ends the ranks, which need a reader until then
+            log.write(b"".join(line.rpartition(b"\r")[2] + b"\n" for line in lines))
 
 
 def _short(path: Path) -> str:
