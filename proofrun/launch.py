@@ -126,6 +126,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="N",
         help="default: the number of the run",
     )
+    if any(re.search(r"://[^/\s]*@", word) for word in argv):
+        raise UsageError(
+            "a flag holds a URL with a user or a password in it: the command line is recorded in "
+            "the log; give a folder, and leave secrets in the environment, which is not recorded"
+        )
     options = parser.parse_args(argv)
     if options.throughput and options.max_steps:
         raise UsageError("--throughput and --max-steps both set the number of steps: give one")

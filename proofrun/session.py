@@ -149,8 +149,6 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         state.step = saved["meta"]["step"]
         state.best_top1 = saved["meta"]["best_top1"]
         state.marks_done = saved["meta"]["marks_done"]
-        if saved["meta"]["epoch_ended"]:
-            state.epoch_ended_at = state.step
     writer = events.EventWriter(run_dir / "events.jsonl", clock) if device.rank == 0 else None
     job = Job(
         plan=plan,

@@ -36,7 +36,6 @@ class TrainState:
     loader: TrainLoader
     step: int = 0
     best_top1: float = -1.0
-    epoch_ended_at: int = -1  # the step at which an epoch was last evaluated and saved
     marks_done: int = 0
 
 
@@ -309,8 +308,6 @@ def _save(job: Job, why: str, best: bool = False) -> None:
     state.stepper.check()
     state.stepper.check_state(state.model, state.step)
     model = averaged_model(state.model, device).state_dict()
-    if why in ("epoch", "final"):
-        state.epoch_ended_at = state.step
     own = {
         "buffers": {name: b.detach().cpu().clone() for name, b in state.model.named_buffers()},
         "rng": device.rng_state(),
@@ -327,7 +324,7 @@ def _save(job: Job, why: str, best: bool = False) -> None:
                 "run": job.plan.run,
                 "why": why,
                 "keep": why in ("mark", "final"),
-                "epoch_ended": state.epoch_ended_at == state.step,
+                "epoch_ended": why in ("epoch", "final"),
                 "epoch": job.epoch,
                 "seq": job.writer.next_seq,
                 "world": device.world,
