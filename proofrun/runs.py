@@ -21,6 +21,7 @@ from proofrun.errors import OverrideError, RecipeError, RunNameError, one_line
 from proofrun.recipe import Precision, Recipe, Strict
 from proofrun.recipe_yaml import (
     deep_merge,
+    dump_yaml,
     explain,
     first_error,
     load_recipe,
@@ -182,6 +183,8 @@ class Plan(Strict):
         for key, value in self.overrides.items():
             if key in ("loader", "max_steps", "seed"):
                 words += [f"--{key.replace('_', '-')}", str(value)]
+            elif key == "accept_changed_data":
+                words.append("--accept-changed-data")
             else:
                 words += [
                     "--set",
@@ -191,7 +194,7 @@ class Plan(Strict):
 
     def to_yaml(self) -> str:
         plain = self.model_dump(mode="json", by_alias=True)
-        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+        return dump_yaml(plain)
 
     @classmethod
     def load(cls, path: Path) -> Plan:

@@ -62,7 +62,7 @@ def dangers(source: str) -> list[str]:
 
 def constant(argument: ast.expr, text: str) -> bool:
     """A module named in the source; a vendor's plugin is named in device.py's own table."""
-    own = text == "self.backend.plugin" or text.startswith("f'{__package__}.")
+    own = text == "plugin" or text.startswith("f'{__package__}.")
     return isinstance(argument, ast.Constant) or own
 
 
