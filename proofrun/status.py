@@ -38,6 +38,8 @@ class Status:
     def write(self, run_dir: Path) -> None:
         """Rank 0 owns status.json; another rank leaves its own beside it for launch to read."""
         final, temporary = _paths(run_dir, self.rank)
+        if Status.read(final) == self:  # a full disk has no room to write it twice
+            return
         text = json.dumps({"status": self.status, **asdict(self)}, indent=1)
         try:
             with temporary.open("r+" if temporary.exists() else "w", encoding="utf-8") as file:
