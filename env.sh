@@ -8,6 +8,9 @@ export IMAGENET_TRAIN_DATASET="${IMAGENET_TRAIN_DATASET:-data/imagenet}"
 export DIGITS_DATASET="${DIGITS_DATASET:-data/digits}"
 # one folder a run: <logs>/<run name>/<number>/
 export PROOFRUN_LOGS="${PROOFRUN_LOGS:-logs}"
+# seconds without a sign of life after which a rank is taken for hung, killed and started again:
+# more than a save, a step or the loading of a batch can take
+export RANK_TIMEOUT="${RANK_TIMEOUT:-600}"
 # Threads of one rank, to decode and to compute: launch shares the cores out unless these are set.
 # export PROOFRUN_LOADER_THREADS=8
 # export OMP_NUM_THREADS=8

@@ -2,7 +2,7 @@
 
 `PROOFRUN_TEST_FAULT=<point>[,<key>=<whole number> …]:<action>` acts at that point where every key
 has that value, once: with PROOFRUN_TEST_FAULT_ONCE=<file>, once over all restarts (the file is
-made then). Several are parted by `;`. Only tests set these variables; `proofrun.launch` says so in
+made then). Several are parted by `;`; the files of the second and later are `<file>.1`, …. Only tests set these variables; `proofrun.launch` says so in
 its first lines when they are set. Torch-free.
 
 Actions: kill, abort, segfault, stop (SIGSTOP), sigterm, sigint: to this process; exception; thread
@@ -33,14 +33,14 @@ def fault_point(name: str, **place: int) -> None:
     asked = os.environ.get(VARIABLE)
     if not asked:
         return
-    for one in asked.split(";"):
+    for number, one in enumerate(asked.split(";")):
         where, _, action = one.partition(":")
         point, *conditions = where.split(",")
         wanted = dict(condition.split("=") for condition in conditions)
         if point == name and all(place.get(key) == int(value) for key, value in wanted.items()):
             if (once := os.environ.get(_ONCE)) is not None:
                 try:
-                    Path(once).touch(exist_ok=False)
+                    Path(f"{once}{f'.{number}' if number else ''}").touch(exist_ok=False)
                 except FileExistsError:
                     continue
             _act(action, name)
