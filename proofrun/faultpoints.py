@@ -2,7 +2,8 @@
 
 `PROOFRUN_TEST_FAULT=<point>[,<key>=<whole number> …]:<action>` acts at that point where every key
 has that value, once: with PROOFRUN_TEST_FAULT_ONCE=<file>, once over all restarts (the file is
-made then). Several are parted by `;`; the files of the second and later are `<file>.1`, …. Only tests set these variables; `proofrun.launch` says so in
+made then). Several are parted by `;`; the files of the second and later are `<file>.1`, …
+Only tests set these variables; `proofrun.launch` says so in
 its first lines when they are set. Torch-free.
 
 Actions: kill, abort, segfault, stop (SIGSTOP), sigterm, sigint: to this process; exception; thread

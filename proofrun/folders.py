@@ -19,6 +19,8 @@ from proofrun.status import Status
 
 #: Left by a rank as soon as it lives: without it, torchrun never came to start one.
 STARTED = ".started"
+#: Locked by rank 0 as long as it lives: launch may be killed while its ranks still save.
+RANK0 = ".rank0.lock"
 
 State = Literal["new", "resumed", "one node of several"]
 
@@ -30,6 +32,7 @@ class RunFolder:
         self.path = path
         self.plan = plan
         self.state = state
+        self.attempt = ""  # as its ranks write it into their statuses
         self._lock = lock
         self.ranks = range(node * plan.world.cards, (node + 1) * plan.world.cards)
 
@@ -70,7 +73,8 @@ class RunFolder:
         its last events from here.
         """
         found = [Status.read(path) for path in self.path.glob("status*.json")]
-        said = sorted((s for s in found if s is not None), key=lambda s: s.t_wall)
+        mine = [s for s in found if s is not None and s.attempt == self.attempt]
+        said = sorted(mine, key=lambda s: s.t_wall)
         own = next((s for s in said if s.rank == self.ranks[0]), None)
         status = self._cause(said, stopped, killed, hang) or own
         assert status is not None, "no silent rank and no cause: the first rank has spoken"
@@ -113,8 +117,8 @@ class RunFolder:
     def _close_events(self, status: Status) -> None:
         """Rank 0 is gone: end its log where its last event stands."""
         path = self.path / "events.jsonl"
-        if not path.exists():
-            return
+        if not path.exists() or (lock := _lock(self.path / RANK0)) is None:
+            return  # ranks of a killed launch still write it
         clock = events.Clock()
         writer = events.EventWriter(path, clock)
         last = writer.last
@@ -134,6 +138,7 @@ class RunFolder:
                 events.RunEnd, **place, status=status.status, code=code, message=status.message
             )
         writer.close()
+        lock.close()
 
 
 def _who(silent: list[int]) -> str:
@@ -165,7 +170,7 @@ def open_node_folder(logs: Path, plan: Plan, node: int) -> RunFolder:
     path = logs / plan.run / f"node{node}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        lock = _lock(path / ".lock")
     except OSError as error:
         raise WriteError(
             f"{path}: {error.strerror}; give a folder that can be written: --logs DIR"
@@ -184,7 +189,7 @@ def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
         path = base / f"{numbers[-1]:03d}"
         status = Status.read(path / "status.json")
         if (path / "recipe.yaml").exists() and (status is None or status.status == "interrupted"):
-            lock = _lock(path)
+            lock = _lock(path / ".lock")
             if lock is None:
                 raise LockedError(
                     f"{path}: another process is training this run; wait for it, or start a second "
@@ -199,7 +204,7 @@ def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
     path = base / f"{number:03d}"
     path.mkdir(exist_ok=True)
     seed = number if plan.seed < 0 else plan.seed
-    lock = _lock(path)
+    lock = _lock(path / ".lock")
     if lock is None:
         raise LockedError(f"{path}: another process has just begun this run; try again")
     return RunFolder(path, plan.model_copy(update={"seed": seed}), "new", lock)
@@ -232,8 +237,8 @@ def _go_on(path: Path, plan: Plan) -> Plan | None:
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """The folder's lock, held until closed or until this process ends; None when it is taken."""
-    file = (path / ".lock").open("w", encoding="utf-8")
+    """This file's lock, held until closed or until this process ends; None when it is taken."""
+    file = path.open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

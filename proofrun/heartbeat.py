@@ -51,11 +51,14 @@ class Heart:
 
     def __init__(self, run_dir: Path, rank: int) -> None:
         self._phase, self._step, self._beats = "start", 0, 0
-        with _path(run_dir, rank).open("wb+") as file:
+        self._pid = os.getpid()
+        path = _path(run_dir, rank)
+        temporary = path.with_name(f"{path.name}.{self._pid}")  # an earlier rank may still beat
+        with temporary.open("wb+") as file:
             file.write(b"\0" * _BEAT.size)
             file.flush()
             self._map = mmap.mmap(file.fileno(), _BEAT.size)
-        self._pid = os.getpid()
+        temporary.rename(path)
         self.beat("start")
 
     def beat(self, phase: str, step: int | None = None) -> None:

@@ -34,6 +34,7 @@ from proofrun.errors import (
 )
 from proofrun.evaluate import Inputs
 from proofrun.faultpoints import fault_point
+from proofrun.folders import RANK0
 from proofrun.heartbeat import Heart
 from proofrun.job import Job, Leg, TrainState
 from proofrun.models import build_model
@@ -102,6 +103,7 @@ def _leave(
         t_wall=time.time(),
         step=job.state.step if job else 0,
         lost_peer=lost_peer,
+        attempt=os.environ.get("PROOFRUN_STARTED", ""),
     )
     if job is not None:
         job.progress.close()
@@ -231,7 +233,7 @@ def hold(run_dir: Path) -> IO[str]:
 
     Raises LockedError when earlier ranks do not leave within a minute.
     """
-    file = (run_dir / ".rank0.lock").open("w", encoding="utf-8")
+    file = (run_dir / RANK0).open("w", encoding="utf-8")
     for _ in range(600):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,8 @@ _FAILED = frozenset({Exit.NON_FINITE, Exit.BAD_COUNT})
 class Status:
     """How one rank ended. `t_wall` in seconds since 1970 tells which of several ranks was first.
 
-    `step`: steps done; `lost_peer`: it ended only because another rank did.
+    `step`: steps done; `lost_peer`: it ended only because another rank did; `attempt`: the
+    torchrun that it belonged to, as ranks of a killed launch may end during the next one.
     """
 
     code: int
@@ -32,6 +33,7 @@ class Status:
     t_wall: float
     step: int = 0
     lost_peer: bool = False
+    attempt: str = ""
 
     @property
     def status(self) -> Literal["finished", "failed", "interrupted"]:

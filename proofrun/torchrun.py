@@ -140,6 +140,7 @@ def torchrun(plan: Plan, nodes: Nodes, folder: RunFolder, signals: Signals) -> E
     """Run it to its end, passing signals on and output through. Raises WriteError."""
     line = command(plan, nodes, folder.path)
     own = environment(plan, nodes)
+    folder.attempt = own["PROOFRUN_STARTED"]
     shown = [f"{name}={own[name]}" for name in THREADS if name in own]
     print(" ".join(["$", *shown, shlex.join(line)]), flush=True)
     with folder.open_log() as log:

@@ -292,7 +292,8 @@ def _save(job: Job, why: str, best: bool = False, seq: int | None = None) -> Non
     """
     start = time.monotonic()
     job.heart.beat("save", job.state.step)
-    fault_point("save", step=job.state.step, rank=job.device.rank)
+    ended = int(job.ended_step == job.state.step)
+    fault_point("save", step=job.state.step, rank=job.device.rank, epoch_ended=ended)
     state, device = job.state, job.device
     state.stepper.check()
     model = averaged_model(state.model, device).state_dict()

@@ -1,0 +1,239 @@
+"""A soak: `python -m tests.proofs.soak --faults 200` (or --minutes M) [--seed S].
+
+Trains tiny rehearsals while random faults hit launch, torchrun, ranks and loader processes at
+random moments, and starts the same command again whenever launch itself ends. Each training then
+has to have left the very state of one that met nothing. Writes reports/proof/soak.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from proofrun.errors import Exit
+from proofrun.heartbeat import read_beat
+
+from . import tiny
+from .helpers import ROOT, Evidence, shell
+
+#: (run, loader): both recipes, both loaders, one and two ranks, FP32 and bf16.
+TRAININGS = (
+    ("GoogLeNet-Digits_FP32_10E_2CPUs_Train", "dali"),
+    ("Inceptionv2-Digits_AMP_6E_1CPU_Train", "torchvision"),
+    ("Inceptionv2-Digits_FP32_6E_2CPUs_Train", "torchvision"),
+    ("GoogLeNet-Digits_AMP_10E_1CPU_Train", "dali"),
+)
+EPOCHS = 10
+RANK_TIMEOUT_S = 20
+#: Faults in a row without a new step; then the next one waits for progress.
+PATIENCE = 6
+
+SIGNALS = {
+    "SIGKILL": signal.SIGKILL,
+    "SIGSEGV": signal.SIGSEGV,
+    "SIGABRT": signal.SIGABRT,
+    "SIGTERM": signal.SIGTERM,
+    "SIGINT": signal.SIGINT,
+    "SIGSTOP": signal.SIGSTOP,
+}
+
+
+@dataclass
+class Training:
+    """One training under fire, from its first start to its end."""
+
+    run: str
+    loader: str
+    folder: Path
+    faults: Counter[str] = field(default_factory=Counter)
+    starts: int = 0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def world(self) -> int:
+        return 2 if "_2CPUs_" in self.run else 1
+
+    def step(self) -> int:
+        beats = [read_beat(self.folder, rank) for rank in range(self.world)]
+        return max((beat.step for beat in beats if beat), default=0)
+
+
+def strike(training: Training, launch: subprocess.Popen[str], dice: random.Random) -> str | None:
+    """One random fault to a random process of the run; its name, None where it found none."""
+    try:
+        tree = psutil.Process(launch.pid).children(recursive=True)
+        trainers = [p for p in tree if "proofrun.worker" in p.cmdline() and p.ppid() != launch.pid]
+        above = {p.pid for p in trainers}
+        ranks = [p for p in trainers if p.ppid() not in above]
+        loaders = [p for p in trainers if p.ppid() in above]
+        torchrun = [p for p in tree if p.ppid() == launch.pid]
+        kind = dice.choices(
+            ["rank", "two ranks", "loader", "torchrun", "launch", "launch, twice", "slow rank"],
+            [12, 2, 2, 2, 4, 1, 1],
+        )[0]
+        fatal = dice.choice(["SIGKILL", "SIGKILL", "SIGSEGV", "SIGABRT", "SIGTERM", "SIGINT"])
+        match kind:
+            case "rank":
+                victim = dice.choice(ranks)
+                beats = [read_beat(training.folder, rank) for rank in range(training.world)]
+                beat = next((b for b in beats if b and b.pid == victim.pid), None)
+                started = beat is not None and beat.phase != "start"
+                name = "SIGSTOP" if started and dice.random() < 0.08 else fatal
+                victim.send_signal(SIGNALS[name])
+            case "two ranks":
+                name = "SIGKILL"
+                for victim in dice.sample(ranks, 2):
+                    victim.send_signal(signal.SIGKILL)
+            case "loader":
+                name = "SIGKILL"
+                dice.choice(loaders).kill()
+            case "torchrun":
+                name = dice.choice(["SIGKILL", "SIGTERM"])
+                dice.choice(torchrun).send_signal(SIGNALS[name])
+            case "launch":
+                name = dice.choice(["SIGKILL", "SIGTERM", "SIGINT"])
+                if not tiny.catches(launch.pid, SIGNALS[name]):
+                    return None  # Python is not up yet
+                launch.send_signal(SIGNALS[name])
+            case "launch, twice":
+                name = "SIGTERM"
+                if not tiny.catches(launch.pid, signal.SIGTERM):
+                    return None
+                launch.send_signal(signal.SIGTERM)
+                time.sleep(dice.random())
+                launch.send_signal(signal.SIGTERM)
+            case _:
+                name = "SIGSTOP, 2 s later SIGCONT"
+                victim = dice.choice(ranks)
+                victim.send_signal(signal.SIGSTOP)
+                time.sleep(2)
+                victim.send_signal(signal.SIGCONT)
+    except (psutil.NoSuchProcess, IndexError, ValueError):  # it does not exist at this moment
+        return None
+    return f"{kind}: {name}"
+
+
+def soak(training: Training, line: list[str], env: dict[str, str], dice: random.Random, left: int,
+         until: float) -> None:  # fmt: skip
+    """Train under fire until the run has finished; at most `left` faults, none after `until`."""
+    began = time.monotonic()
+    idle, reached = 0, 0
+    log = (training.folder.parent / "launch.txt").open("a+", encoding="utf-8")
+    while True:
+        launch = subprocess.Popen(line, env=env, stdout=log, stderr=log, text=True)
+        training.starts += 1
+        due = time.monotonic() + dice.expovariate(1 / 5)
+        while launch.poll() is None:
+            time.sleep(0.05)
+            if training.step() > reached:
+                reached, idle = training.step(), 0
+                due = max(due, time.monotonic() + dice.random() * 2) if idle else due
+            quiet = training.faults.total() >= left or time.monotonic() > until
+            if quiet or time.monotonic() < due or idle >= PATIENCE:
+                continue
+            if (name := strike(training, launch, dice)) is not None:
+                training.faults[name] += 1
+                idle += 1
+                due = time.monotonic() + dice.expovariate(1 / 5)
+        code = launch.returncode
+        if code == Exit.OK:
+            break
+        if code not in (-signal.SIGKILL, Exit.INTERRUPTED):
+            log.seek(0)
+            tail = log.read()[-2000:]
+            training.problems.append(f"{training.run}: launch ended with {code}:\n{tail}")
+            break
+    training.seconds = time.monotonic() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, help="end after so many")
+    parser.add_argument("--minutes", type=float, help="no fault after so many minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.faults is None and options.minutes is None:
+        parser.error("give --faults N, --minutes M, or both")
+    until = time.monotonic() + 60 * (options.minutes or 1e6)
+    dice = random.Random(options.seed)
+    evidence = Evidence("soak", f"python -m tests.proofs.soak {' '.join(sys.argv[1:])}")
+    work = Path(tempfile.mkdtemp(prefix="soak-"))
+    digits = work / "digits"
+    shell([sys.executable, ROOT / "tools/dataset.py", "prepare", "digits", "--dst", digits])
+    env = {
+        "PATH": os.environ["PATH"], "HOME": str(work), "PYTHON": sys.executable,
+        "DIGITS_DATASET": str(tiny.tiny_digits(digits, work / "tiny")),
+        "OMP_NUM_THREADS": "1", "PROOFRUN_LOADER_THREADS": "1", "RANK_TIMEOUT": str(RANK_TIMEOUT_S),
+    }  # fmt: skip
+    clean: dict[str, Path] = {}
+    done: list[Training] = []
+    while sum(t.faults.total() for t in done) < (options.faults or 1e9):
+        if time.monotonic() > until or any(t.problems for t in done):
+            break
+        run, loader = TRAININGS[len(done) % len(TRAININGS)]
+        logs = work / f"{len(done):03d}"
+        logs.mkdir()
+        common = [*tiny.flags(EPOCHS), "--loader", loader]
+        if run not in clean:
+            tiny.finish(tiny.start(env, run, work / "clean", *common))
+            clean[run] = work / "clean" / run / "001"
+        training = Training(run, loader, logs / run / "001")
+        line = ["bash", str(ROOT / f"run_scripts/{run}.sh"), "--logs", str(logs), *common]
+        training.folder.parent.mkdir()
+        left = (options.faults or 10**9) - sum(t.faults.total() for t in done)
+        soak(training, [*line, "--max-restarts", "1000000"], env, dice, left, until)
+        if not training.problems:
+            found = tiny.differences(clean[run], training.folder)
+            training.problems += [f"{run}: {difference}" for difference in found]
+        done.append(training)
+        said = f"{run} {loader}: {training.faults.total()} faults, {training.starts} starts, "
+        print(f"{said}{training.seconds:.0f} s, {len(training.problems)} problems", flush=True)
+    report(evidence, done, clean)
+    problems = [problem for training in done for problem in training.problems]
+    print("\n".join(problems))
+    if not problems:
+        shutil.rmtree(work)
+    return int(bool(problems))
+
+
+def report(evidence: Evidence, done: list[Training], clean: dict[str, Path]) -> None:
+    faults = sum((t.faults for t in done), Counter())
+    whole = [t for t in done if not t.problems]
+    evidence.figure("faults", str(faults.total()), "200")
+    evidence.figure("trainings", str(len(done)))
+    evidence.figure(
+        "new starts of the same command, where launch ended", str(sum(t.starts - 1 for t in done))
+    )
+    resumes = sum(tiny.restarts(t.folder) for t in done)
+    evidence.figure("processes of a run that went on from a checkpoint", str(resumes))
+    steps = sum(EPOCHS * tiny.steps_per_epoch(t.world) for t in whole)
+    lost = sum(tiny.lost_steps(t.folder) for t in whole)
+    evidence.figure("steps that count; trained again", f"{steps}; {lost}")
+    evidence.figure("differences from an undisturbed run", str(len(done) - len(whole)), "0")
+    evidence.figure("hours", f"{sum(t.seconds for t in done) / 3600:.2f}")
+    evidence.table(("fault", "times"), [(k, str(n)) for k, n in sorted(faults.items())])
+    rows = [
+        (t.run, t.loader, str(t.faults.total()), str(tiny.restarts(t.folder)),
+         str(tiny.lost_steps(t.folder)), "; ".join(t.problems)[:300] or "none")
+        for t in done
+    ]  # fmt: skip
+    heads = ("training", "loader", "faults", "went on", "steps again", "differences")
+    evidence.table(heads, rows)
+    evidence.write()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

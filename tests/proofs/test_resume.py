@@ -1,0 +1,215 @@
+"""Exact resume: wherever a run is stopped, it ends with the very state of one that met nothing.
+
+Six stops x FP32, AMP bf16, FP16 with its scaler x 1 and 2 ranks x both recipes x both loaders: 144
+combinations with `--all`, else 18 in which every two values of different factors meet once at
+least. The stops of one row follow one another in one run, which goes on by itself each time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from proofrun import checkpoint, events
+from proofrun.errors import Exit
+
+from . import tiny
+from .helpers import ROOT, read, wait_for
+
+#: As they follow one another. Sigterm: saved right there. Kill: back to the checkpoint before it.
+STOPS = ("middle step", "last step", "evaluation", "save", "epoch start", "first step")
+HALVES = {
+    "A": ("middle step", "evaluation", "epoch start"),
+    "B": ("last step", "save", "first step"),
+}
+
+
+class Case(NamedTuple):
+    precision: str
+    world: int
+    recipe: str
+    loader: str
+
+    @property
+    def run(self) -> str:
+        epochs = {"GoogLeNet": 10, "Inceptionv2": 6}[self.recipe]
+        device = "1CPU" if self.world == 1 else f"{self.world}CPUs"
+        return f"{self.recipe}-Digits_{self.precision}_{epochs}E_{device}_Train"
+
+
+ALL = [
+    (Case(*case), STOPS)
+    for case in itertools.product(
+        ("FP32", "AMP", "FP16"), (1, 2), ("GoogLeNet", "Inceptionv2"), ("dali", "torchvision")
+    )
+]
+SAMPLE = [
+    (Case("FP32", 1, "GoogLeNet", "dali"), HALVES["A"]),
+    (Case("FP32", 2, "Inceptionv2", "torchvision"), HALVES["B"]),
+    (Case("AMP", 1, "Inceptionv2", "dali"), HALVES["B"]),
+    (Case("AMP", 2, "GoogLeNet", "torchvision"), HALVES["A"]),
+    (Case("FP16", 1, "GoogLeNet", "torchvision"), HALVES["B"]),
+    (Case("FP16", 2, "Inceptionv2", "dali"), HALVES["A"]),
+]
+CHOSEN = ALL if os.environ.get("PROOFS_ALL") else SAMPLE
+
+
+def stop(name: str, world: int) -> tuple[str, int]:
+    """(the fault, the step from which the run then has to go on)."""
+    steps, other = tiny.steps_per_epoch(world), world - 1
+    return {
+        "middle step": (f"step,step={steps // 2},rank=0:sigterm", steps // 2 + 1),
+        "last step": (f"step,step={steps - 1},rank={other}:sigterm", steps),
+        "evaluation": (f"evaluation,step={steps},batch=1,rank=0:sigterm", steps),
+        # of the epoch that has just been evaluated
+        "save": (f"save,step={steps},epoch_ended=1,rank=0:kill", steps),
+        "epoch start": (f"epoch,step={steps},rank={other}:kill", steps),
+        "first step": (f"step,step={steps},rank={other}:sigterm", steps + 1),
+    }[name]
+
+
+@pytest.fixture(scope="module")
+def data(host, work) -> dict[str, str]:
+    folder = tiny.tiny_digits(Path(host["DIGITS_DATASET"]), work / "tiny")
+    return {**host, "DIGITS_DATASET": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def checkout(work) -> Path:
+    """A copy in which FP16 runs on a CPU are declared, which no published recipe asks for."""
+    copy = work / "checkout"
+    for name in ("proofrun", "recipes", "run_scripts"):
+        shutil.copytree(ROOT / name, copy / name)
+    shutil.copy(ROOT / "env.sh", copy)
+    for path in (copy / "recipes").glob("*/recipe.yaml"):
+        lines = []
+        for line in path.read_text().splitlines():
+            lines.append(line)
+            if "-Digits_AMP_" in line and "CPU" in line:
+                lines.append(line.replace("_AMP_", "_FP16_"))
+                amp = line.split()[-1]
+                script = copy / "run_scripts" / f"{amp.replace('_AMP_', '_FP16_')}.sh"
+                shutil.copy(copy / "run_scripts" / f"{amp}.sh", script)
+        path.write_text("\n".join(lines) + "\n")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def table(evidence) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    evidence.figure("chosen", "all" if os.environ.get("PROOFS_ALL") else "a pairwise sample")
+    evidence.table(("precision", "ranks", "recipe", "loader", *STOPS), rows)
+    return rows
+
+
+def test_every_two_values_meet_in_the_sample():
+    def pairs(chosen):
+        rows = [(*case, stop) for case, stops in chosen for stop in stops]
+        columns = itertools.combinations(range(len(rows[0])), 2)
+        return {(i, j, row[i], row[j]) for i, j in columns for row in rows}
+
+    assert pairs(SAMPLE) == pairs(ALL)
+
+
+@pytest.mark.parametrize(("case", "stops"), CHOSEN, ids=lambda value: "-".join(map(str, value)))
+def test_stopped_runs_end_as_undisturbed_ones(data, checkout, table, work, case, stops):
+    root = checkout if case.precision == "FP16" else ROOT
+    logs = work / "-".join(map(str, case))
+    flags = [*tiny.flags(), "--loader", case.loader, "--max-restarts", str(len(stops))]
+    tiny.finish(tiny.start(data, case.run, logs / "clean", *flags, root=root))
+    asked = [stop(name, case.world) for name in stops]
+    once = logs / "once"
+    tiny.finish(
+        tiny.start(
+            data, case.run, logs / "stopped", *flags, root=root,
+            PROOFRUN_TEST_FAULT=";".join(fault for fault, _ in asked),
+            PROOFRUN_TEST_FAULT_ONCE=str(once),
+        )
+    )  # fmt: skip
+    one, other = (logs / name / case.run / "001" for name in ("clean", "stopped"))
+    resumed = [e.from_step for e in read(other) if isinstance(e, events.Resume)]
+    found = tiny.differences(one, other)
+    cells = {
+        name: "bit-equal" if not found and came == step else f"DIFFERS: {found[:1]} from {came}"
+        for name, (_, step), came in zip(stops, asked, resumed, strict=False)
+    }
+    row = (case.precision, str(case.world), case.recipe, case.loader)
+    table.append((*row, *(cells.get(name, "") for name in STOPS)))
+    assert resumed == [step for _, step in asked]
+    assert len(list(logs.glob("once*"))) == len(stops)
+    assert found == []
+    scaler = checkpoint.load(other / "checkpoints" / "latest")[1]["stepper"]["scaler"]
+    assert (scaler is not None) == (case.precision == "FP16")
+
+
+def pair(data, run: str, logs: Path, *flags: str, **variables: str) -> list:
+    """One machine of one rank each, twice on this host."""
+    place = {"NNODES": "2", "RDZV_ENDPOINT": "127.0.0.1:29417", "NODES_TIMEOUT": "300"}
+    return [
+        tiny.start(data, run, logs, *flags, NODE_RANK=str(rank), **place, **variables)
+        for rank in (0, 1)
+    ]
+
+
+def test_another_number_of_ranks_from_an_epochs_end(data, work, evidence):
+    """One rank for an epoch, then two: recorded, and exact again when those are stopped."""
+    run = Case("FP32", 1, "GoogLeNet", "dali").run
+    one, two = tiny.steps_per_epoch(1), tiny.steps_per_epoch(2)
+    ended: dict[str, Path] = {}
+    for name in ("straight", "stopped"):
+        logs = work / f"ranks-{name}"
+        tiny.finish(
+            tiny.start(data, run, logs, *tiny.flags(), "--stop-at-epoch-end"), Exit.INTERRUPTED
+        )
+        if name == "stopped":
+            fault = f"step,step={one + 1},rank=1:sigterm"
+            for process in pair(data, run, logs, *tiny.flags(), PROOFRUN_TEST_FAULT=fault):
+                tiny.finish(process, Exit.INTERRUPTED)
+            # within an epoch the number is fixed
+            said = tiny.finish(tiny.start(data, run, logs, *tiny.flags()), Exit.RESUME_REFUSED)
+            assert "saved by 2 ranks within an epoch" in said and "--stop-at-epoch-end" in said
+        for process in pair(data, run, logs, *tiny.flags()):
+            tiny.finish(process)
+        ended[name] = logs / run / "001"
+    log = read(ended["stopped"])
+    resumes = [e for e in log if isinstance(e, events.Resume)]
+    assert [(e.from_step, e.world_before, e.world_after) for e in resumes if e.world_after] == [
+        (one, 1, 2)
+    ]
+    assert any("1 ranks before, 2 from epoch 1 on" in e.remarks for e in resumes)
+    assert log[-1].step == one + two and log[-1].epoch == 2
+    assert tiny.differences(ended["straight"], ended["stopped"]) == []
+    evidence.figure(
+        "1 rank for an epoch, then 2 machines of 1 rank, stopped once more",
+        f"{one} + {two} steps, recorded at step {one}, bit-equal to the same without the stop",
+    )
+
+
+def test_a_killed_rank_of_two_machines(data, work, evidence):
+    """Each launch watches its own; the other machine's restarts as well."""
+    run = Case("FP32", 1, "GoogLeNet", "dali").run
+    logs = work / "two_machines"
+    fault = f"step,step={tiny.steps_per_epoch(2) + 1},rank=1:stop"
+    both = pair(
+        data, run, logs, *tiny.flags(), RANK_TIMEOUT="20", PROOFRUN_TEST_FAULT=fault,
+        PROOFRUN_TEST_FAULT_ONCE=str(work / "stopped-once"),
+    )  # fmt: skip
+    wait_for(lambda: (work / "stopped-once").exists(), 300)
+    said = [tiny.finish(process) for process in both]
+    assert "rank 1 hung at step 5" in said[1] and "stopped by SIGSTOP" in said[1]
+    assert "restart 1 of 3" in said[0] and "hung" not in said[0]
+    straight = Case("FP32", 2, "GoogLeNet", "dali").run
+    tiny.finish(tiny.start(data, straight, work / "one_machine", *tiny.flags()))
+    ends = [
+        read(folder)[-1] for folder in (logs / run / "001", work / "one_machine" / straight / "001")
+    ]
+    assert ends[0].weights_hash == ends[1].weights_hash
+    evidence.figure(
+        "2 machines, a rank of the second stopped by SIGSTOP", "its own launch names it, both "
+        "go on, weights as of 2 ranks on one machine", "bit-equal",
+    )  # fmt: skip
