@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import psutil
 
@@ -90,24 +90,25 @@ class Signals:
     """While entered, SIGTERM, SIGINT and SIGHUP are noted, and go to the ranks of `process`.
 
     To the ranks: torchrun itself would kill them early. Entered once for all attempts, so that a
-    signal between two of them is not lost either.
+    signal between two of them is not lost either. What comes after changes no exit code any more.
     """
 
     def __init__(self) -> None:
         self.used = False
         self._process: subprocess.Popen[bytes] | None = None
-        self._before: dict[int, Any] = {}
+        self._mine: list[int] = []
 
     def __enter__(self) -> Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # nohup: the terminal may close
-            self._before[number] = signal.signal(number, self._note)
+            signal.signal(number, self._note)
+            self._mine.append(number)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for number in self._mine:  # not as before: Python, ending, would let them kill it
+            signal.signal(number, signal.SIG_IGN)
 
     @contextlib.contextmanager
     def to(self, process: subprocess.Popen[bytes]) -> Iterator[None]:

@@ -105,7 +105,7 @@ def strike(training: Training, launch: subprocess.Popen[str], dice: random.Rando
                 dice.choice(torchrun).send_signal(SIGNALS[name])
             case "launch":
                 name = dice.choice(["SIGKILL", "SIGTERM", "SIGINT"])
-                if not tiny.catches(launch.pid, SIGNALS[name]):
+                if name != "SIGKILL" and not tiny.catches(launch.pid, signal.SIGTERM):
                     return None  # Python is not up yet
                 launch.send_signal(SIGNALS[name])
             case "launch, twice":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -135,9 +134,9 @@ def lost_steps(folder: Path) -> int:
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether the process has a handler for the signal, or cannot have one."""
+    """Whether the process has a handler for the signal."""
     try:
         found = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     except FileNotFoundError:
         return False
-    return number == signal.SIGKILL or bool(found and int(found[1], 16) >> (number - 1) & 1)
+    return bool(found and int(found[1], 16) >> (number - 1) & 1)
