@@ -1,17 +1,19 @@
 """Exact resume: wherever a run is stopped, it ends with the very state of one that met nothing.
 
 Six stops x FP32, AMP bf16, FP16 with its scaler x 1 and 2 ranks x both recipes x both loaders: 144
-combinations with `--all`, else 18 in which every two values of different factors meet once at
-least. The stops of one row follow one another in one run, which goes on by itself each time.
+combinations with `--all`, each in a job of its own (resume_ranks.py). Always 18 of them as real
+processes that are killed or stopped and start again by themselves: there every two values of
+different factors meet at least once. The stops of one row follow one another in one run.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -19,31 +21,16 @@ from proofrun import checkpoint, events
 from proofrun.errors import Exit
 
 from . import tiny
-from .helpers import ROOT, read, wait_for
+from .helpers import ROOT, read, shell, wait_for
+from .resume_ranks import STOPS, Case, stop
 
-#: As they follow one another. Sigterm: saved right there. Kill: back to the checkpoint before it.
-STOPS = ("middle step", "last step", "evaluation", "save", "epoch start", "first step")
 HALVES = {
     "A": ("middle step", "evaluation", "epoch start"),
     "B": ("last step", "save", "first step"),
 }
 
-
-class Case(NamedTuple):
-    precision: str
-    world: int
-    recipe: str
-    loader: str
-
-    @property
-    def run(self) -> str:
-        epochs = {"GoogLeNet": 10, "Inceptionv2": 6}[self.recipe]
-        device = "1CPU" if self.world == 1 else f"{self.world}CPUs"
-        return f"{self.recipe}-Digits_{self.precision}_{epochs}E_{device}_Train"
-
-
 ALL = [
-    (Case(*case), STOPS)
+    Case(*case)
     for case in itertools.product(
         ("FP32", "AMP", "FP16"), (1, 2), ("GoogLeNet", "Inceptionv2"), ("dali", "torchvision")
     )
@@ -56,21 +43,7 @@ SAMPLE = [
     (Case("FP16", 1, "GoogLeNet", "torchvision"), HALVES["B"]),
     (Case("FP16", 2, "Inceptionv2", "dali"), HALVES["A"]),
 ]
-CHOSEN = ALL if os.environ.get("PROOFS_ALL") else SAMPLE
-
-
-def stop(name: str, world: int) -> tuple[str, int]:
-    """(the fault, the step from which the run then has to go on)."""
-    steps, other = tiny.steps_per_epoch(world), world - 1
-    return {
-        "middle step": (f"step,step={steps // 2},rank=0:sigterm", steps // 2 + 1),
-        "last step": (f"step,step={steps - 1},rank={other}:sigterm", steps),
-        "evaluation": (f"evaluation,step={steps},batch=1,rank=0:sigterm", steps),
-        # of the epoch that has just been evaluated
-        "save": (f"save,step={steps},epoch_ended=1,rank=0:kill", steps),
-        "epoch start": (f"epoch,step={steps},rank={other}:kill", steps),
-        "first step": (f"step,step={steps},rank={other}:sigterm", steps + 1),
-    }[name]
+EVERY = bool(os.environ.get("PROOFS_ALL"))
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +75,41 @@ def checkout(work) -> Path:
 @pytest.fixture(scope="module")
 def table(evidence) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    evidence.figure("chosen", "all" if os.environ.get("PROOFS_ALL") else "a pairwise sample")
-    evidence.table(("precision", "ranks", "recipe", "loader", *STOPS), rows)
+    size = "all 144, each by a new job, and " if EVERY else ""
+    evidence.figure("combinations", f"{size}18 by new processes, chosen pairwise", "48")
+    heads = ("resumed by", "precision", "ranks", "recipe", "loader", *STOPS)
+    evidence.table(heads, rows)
     return rows
+
+
+def row(by: str, case: Case, stops, resumed: list[int], found: list[str]) -> tuple[str, ...]:
+    """Of the table: what came of each stop."""
+    cells = {
+        name: "bit-equal" if not found and came == stop(name, case.world)[1] else "DIFFERS"
+        for name, came in zip(stops, resumed, strict=False)
+    }
+    return (by, *map(str, case), *(cells.get(name, "") for name in STOPS))
+
+
+@pytest.mark.skipif(not EVERY, reason="one of the long ones")
+@pytest.mark.parametrize("world", [1, 2])
+def test_all_combinations(data, table, work, world):
+    out = work / f"every-{world}"
+    out.mkdir()
+    cases = [case for case in ALL if case.world == world]
+    starter = [sys.executable, "-m"]
+    if world > 1:
+        starter += ["torch.distributed.run", f"--nproc-per-node={world}",
+                    "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0",
+                    "--local-addr=127.0.0.1", "-m"]  # fmt: skip
+    line = [*starter, "tests.proofs.resume_ranks", out, data["DIGITS_DATASET"], str(world)]
+    shell([*line, *(case.folder for case in cases)], env=data, cwd=ROOT, timeout=3000)
+    for case in cases:
+        found = json.loads((out / f"{case.folder}.json").read_text())
+        table.append(row("job", case, STOPS, found["went_on_from"], found["differences"]))
+        assert found["differences"] == []
+        assert found["went_on_from"] == [stop(name, world)[1] for name in STOPS]
+        assert found["scaler"] == (case.precision == "FP16")
 
 
 def test_every_two_values_meet_in_the_sample():
@@ -113,10 +118,10 @@ def test_every_two_values_meet_in_the_sample():
         columns = itertools.combinations(range(len(rows[0])), 2)
         return {(i, j, row[i], row[j]) for i, j in columns for row in rows}
 
-    assert pairs(SAMPLE) == pairs(ALL)
+    assert pairs(SAMPLE) == pairs([(case, STOPS) for case in ALL])
 
 
-@pytest.mark.parametrize(("case", "stops"), CHOSEN, ids=lambda value: "-".join(map(str, value)))
+@pytest.mark.parametrize(("case", "stops"), SAMPLE, ids=lambda value: "-".join(map(str, value)))
 def test_stopped_runs_end_as_undisturbed_ones(data, checkout, table, work, case, stops):
     root = checkout if case.precision == "FP16" else ROOT
     logs = work / "-".join(map(str, case))
@@ -134,12 +139,7 @@ def test_stopped_runs_end_as_undisturbed_ones(data, checkout, table, work, case,
     one, other = (logs / name / case.run / "001" for name in ("clean", "stopped"))
     resumed = [e.from_step for e in read(other) if isinstance(e, events.Resume)]
     found = tiny.differences(one, other)
-    cells = {
-        name: "bit-equal" if not found and came == step else f"DIFFERS: {found[:1]} from {came}"
-        for name, (_, step), came in zip(stops, asked, resumed, strict=False)
-    }
-    row = (case.precision, str(case.world), case.recipe, case.loader)
-    table.append((*row, *(cells.get(name, "") for name in STOPS)))
+    table.append(row("processes", case, stops, resumed, found))
     assert resumed == [step for _, step in asked]
     assert len(list(logs.glob("once*"))) == len(stops)
     assert found == []

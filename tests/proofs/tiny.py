@@ -18,8 +18,8 @@ from proofrun import checkpoint, events
 
 from .helpers import ROOT, read
 
-TRAIN, VAL = 35, 20  # 35: the last batch of an epoch is never full
-BATCH = 4
+TRAIN, VAL = 17, 10  # 17: the last batch of an epoch is never full
+BATCH = 2
 
 
 def steps_per_epoch(world: int) -> int:
