@@ -10,7 +10,6 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,13 +22,11 @@ from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
 from proofrun.device import Device, lost_a_peer
 from proofrun.errors import (
-    CheckpointError,
     Exit,
     LockedError,
     OverrideError,
     ProofrunError,
     RecipeError,
-    ResumeError,
     one_line,
 )
 from proofrun.evaluate import Inputs
@@ -40,6 +37,7 @@ from proofrun.job import Job, Leg, TrainState
 from proofrun.models import build_model
 from proofrun.optim import Stepper, build_optimizer, build_scaler
 from proofrun.progress import Progress
+from proofrun.resume import newest_state
 from proofrun.runs import Plan
 from proofrun.status import Status, read_provenance
 from proofrun.train import train
@@ -166,7 +164,7 @@ def open_job(
     optimizer = build_optimizer(model, plan.recipe.optimizer)
     stepper = Stepper(optimizer, build_scaler(device.amp, device), device)
 
-    saved = _newest(run_dir, device, plan)
+    saved = newest_state(run_dir, device, plan)
     leg = saved["leg"] if saved else Leg(0, 0, plan.seed)
     own = saved["ranks"][device.rank] if saved and saved["same_world"] else None
     torch.manual_seed(leg.seed * 10_007 + device.rank)  # dropout differs between ranks
@@ -263,63 +261,6 @@ def _wrap(model: nn.Module, device: Device) -> nn.Module:
     return DistributedDataParallel(
         model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
     )
-
-
-def _newest(run_dir: Path, device: Device, plan: Plan) -> dict[str, Any] | None:
-    """The newest good checkpoint, read by rank 0 and handed to all; None for a fresh start."""
-    found: dict[str, Any] | ProofrunError | None = None
-    if device.rank == 0:
-        try:
-            found = _read_newest(run_dir, device.world, plan)
-        except ProofrunError as error:
-            found = error
-    found = device.from_rank0(found)
-    if isinstance(found, ProofrunError):
-        raise found
-    return found
-
-
-def _read_newest(run_dir: Path, world: int, plan: Plan) -> dict[str, Any] | None:
-    remarks: list[str] = []
-    folder = run_dir / "checkpoints"
-    path = checkpoint.newest(folder, remarks)
-    if path is None:
-        if remarks:
-            raise CheckpointError(f"{'; '.join(remarks)}: nothing to go on from; start with --new")
-        return None
-    for remark in remarks:
-        print(f"proofrun: {remark}: skipped", flush=True)
-    model, train_state, meta = checkpoint.load(path)
-    if meta["config_hash"] != plan.config_hash():
-        raise ResumeError(f"{path} belongs to another recipe, override or data; use --new")
-    leg = Leg(*meta.get("leg", (0, 0, plan.seed)))
-    if meta["world"] != world:
-        if not meta["epoch_ended"]:
-            raise ResumeError(
-                f"{path} was saved by {meta['world']} ranks within an epoch, this run has {world}: "
-                f"give the NNODES it had and --stop-at-epoch-end, then go on with {world} ranks; "
-                "or start beside it with --new"
-            )
-        done = round(meta["epoch"])
-        leg = Leg(meta["step"], done, _leg_seed(plan.seed, done, world))
-        remarks.append(f"{meta['world']} ranks before, {world} from epoch {done} on")
-    commit = read_provenance(run_dir).get("commit")
-    if meta.get("commit") != commit:
-        remarks.append(f"saved by commit {meta.get('commit')}, goes on with {commit}")
-    return {
-        "model": model,
-        **train_state,
-        "meta": meta,
-        "path": path,
-        "remarks": remarks,
-        "leg": leg,
-        "same_world": meta["world"] == world,
-    }
-
-
-def _leg_seed(seed: int, epoch: int, world: int) -> int:
-    """Of the data and the dropout from `epoch` on: other ranks cannot go on with a stream."""
-    return int(np.random.SeedSequence([seed, epoch, world]).generate_state(1)[0] >> 1)
 
 
 def _announce(

@@ -1,4 +1,4 @@
-"""A soak: `python -m tests.proofs.soak --faults 200` (or --minutes M) [--seed S].
+"""A soak: `python -m tests.proofs.soak --faults 200` (or --minutes M) [--seed S] [--at-once K].
 
 Trains tiny rehearsals while random faults hit launch, torchrun, ranks and loader processes at
 random moments, and starts the same command again whenever launch itself ends. Each training then
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +36,9 @@ TRAININGS = (
     ("Inceptionv2-Digits_FP32_6E_2CPUs_Train", "torchvision"),
     ("GoogLeNet-Digits_AMP_10E_1CPU_Train", "dali"),
 )
-EPOCHS = 10
+EPOCHS = 6
+#: Faults of one training, which then ends in peace.
+EACH = 25
 RANK_TIMEOUT_S = 20
 #: Faults in a row without a new step; then the next one waits for progress.
 PATIENCE = 6
@@ -126,9 +129,12 @@ def strike(training: Training, launch: subprocess.Popen[str], dice: random.Rando
     return f"{kind}: {name}"
 
 
-def soak(training: Training, line: list[str], env: dict[str, str], dice: random.Random, left: int,
-         until: float) -> None:  # fmt: skip
+def soak(
+    training: Training, env: dict[str, str], dice: random.Random, left: int, until: float
+) -> None:
     """Train under fire until the run has finished; at most `left` faults, none after `until`."""
+    line = ["bash", str(ROOT / f"run_scripts/{training.run}.sh"), "--max-restarts", "1000000",
+            "--logs", str(training.folder.parents[1]), *flags(training.loader)]  # fmt: skip
     began = time.monotonic()
     idle, reached = 0, 0
     log = (training.folder.parent / "launch.txt").open("a+", encoding="utf-8")
@@ -139,8 +145,9 @@ def soak(training: Training, line: list[str], env: dict[str, str], dice: random.
         while launch.poll() is None:
             time.sleep(0.05)
             if training.step() > reached:
+                if idle >= PATIENCE:  # let it come to a save now and then
+                    due = time.monotonic() + dice.random() * 10
                 reached, idle = training.step(), 0
-                due = max(due, time.monotonic() + dice.random() * 2) if idle else due
             quiet = training.faults.total() >= left or time.monotonic() > until
             if quiet or time.monotonic() < due or idle >= PATIENCE:
                 continue
@@ -164,11 +171,11 @@ def main() -> int:
     parser.add_argument("--faults", type=int, help="end after so many")
     parser.add_argument("--minutes", type=float, help="no fault after so many minutes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=1, help="trainings side by side")
     options = parser.parse_args()
     if options.faults is None and options.minutes is None:
         parser.error("give --faults N, --minutes M, or both")
     until = time.monotonic() + 60 * (options.minutes or 1e6)
-    dice = random.Random(options.seed)
     evidence = Evidence("soak", f"python -m tests.proofs.soak {' '.join(sys.argv[1:])}")
     work = Path(tempfile.mkdtemp(prefix="soak-"))
     digits = work / "digits"
@@ -178,30 +185,34 @@ def main() -> int:
         "DIGITS_DATASET": str(tiny.tiny_digits(digits, work / "tiny")),
         "OMP_NUM_THREADS": "1", "PROOFRUN_LOADER_THREADS": "1", "RANK_TIMEOUT": str(RANK_TIMEOUT_S),
     }  # fmt: skip
-    clean: dict[str, Path] = {}
+    clean = {run: work / "clean" / run / "001" for run, _ in TRAININGS}
     done: list[Training] = []
-    while sum(t.faults.total() for t in done) < (options.faults or 1e9):
-        if time.monotonic() > until or any(t.problems for t in done):
-            break
-        run, loader = TRAININGS[len(done) % len(TRAININGS)]
-        logs = work / f"{len(done):03d}"
-        logs.mkdir()
-        common = [*tiny.flags(EPOCHS), "--loader", loader]
-        if run not in clean:
-            tiny.finish(tiny.start(env, run, work / "clean", *common))
-            clean[run] = work / "clean" / run / "001"
-        training = Training(run, loader, logs / run / "001")
-        line = ["bash", str(ROOT / f"run_scripts/{run}.sh"), "--logs", str(logs), *common]
-        training.folder.parent.mkdir()
-        left = (options.faults or 10**9) - sum(t.faults.total() for t in done)
-        soak(training, [*line, "--max-restarts", "1000000"], env, dice, left, until)
+
+    def one(number: int) -> None:
+        """The training of this number: all its faults follow from the seed, but for their time."""
+        left = min(EACH, (options.faults or 10**9) - number * EACH)
+        if time.monotonic() > until or left <= 0 or any(t.problems for t in done):
+            return
+        run, loader = TRAININGS[number % len(TRAININGS)]
+        training = Training(run, loader, work / f"{number:03d}" / run / "001")
+        training.folder.parent.mkdir(parents=True)
+        soak(training, env, random.Random(f"{options.seed} {number}"), left, until)
         if not training.problems:
             found = tiny.differences(clean[run], training.folder)
             training.problems += [f"{run}: {difference}" for difference in found]
         done.append(training)
-        said = f"{run} {loader}: {training.faults.total()} faults, {training.starts} starts, "
-        print(f"{said}{training.seconds:.0f} s, {len(training.problems)} problems", flush=True)
-    report(evidence, done, clean)
+        said = f"{number}: {run} {loader}: {training.faults.total()} faults, {training.starts} "
+        said += f"starts, {training.seconds:.0f} s, {len(training.problems)} problems"
+        print(said, flush=True)
+
+    def undisturbed(run: str, loader: str) -> None:
+        tiny.finish(tiny.start(env, run, work / "clean", *flags(loader)))
+
+    with ThreadPoolExecutor(options.at_once) as lanes:
+        list(lanes.map(undisturbed, *zip(*TRAININGS, strict=True)))
+        trainings = -(-options.faults // EACH) if options.faults else 10_000
+        list(lanes.map(one, range(trainings)))
+    report(evidence, done)
     problems = [problem for training in done for problem in training.problems]
     print("\n".join(problems))
     if not problems:
@@ -209,7 +220,11 @@ def main() -> int:
     return int(bool(problems))
 
 
-def report(evidence: Evidence, done: list[Training], clean: dict[str, Path]) -> None:
+def flags(loader: str) -> list[str]:
+    return [*tiny.flags(EPOCHS), "--loader", loader]
+
+
+def report(evidence: Evidence, done: list[Training]) -> None:
     faults = sum((t.faults for t in done), Counter())
     whole = [t for t in done if not t.problems]
     evidence.figure("faults", str(faults.total()), "200")
@@ -223,7 +238,7 @@ def report(evidence: Evidence, done: list[Training], clean: dict[str, Path]) -> 
     lost = sum(tiny.lost_steps(t.folder) for t in whole)
     evidence.figure("steps that count; trained again", f"{steps}; {lost}")
     evidence.figure("differences from an undisturbed run", str(len(done) - len(whole)), "0")
-    evidence.figure("hours", f"{sum(t.seconds for t in done) / 3600:.2f}")
+    evidence.figure("hours of training", f"{sum(t.seconds for t in done) / 3600:.2f}")
     evidence.table(("fault", "times"), [(k, str(n)) for k, n in sorted(faults.items())])
     rows = [
         (t.run, t.loader, str(t.faults.total()), str(tiny.restarts(t.folder)),
