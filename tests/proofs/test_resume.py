@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ SAMPLE = [
     (Case("FP16", 1, "GoogLeNet", "torchvision"), HALVES["B"]),
     (Case("FP16", 2, "Inceptionv2", "dali"), HALVES["A"]),
 ]
+#: What one process, or pair of them, trains: (ranks, whether FP16, which a CPU is slow at).
+GROUPS = {"1": (1, False), "1 FP16": (1, True), "2": (2, False), "2 FP16": (2, True)}
 EVERY = bool(os.environ.get("PROOFS_ALL"))
 
 
@@ -91,12 +94,10 @@ def row(by: str, case: Case, stops, resumed: list[int], found: list[str]) -> tup
     return (by, *map(str, case), *(cells.get(name, "") for name in STOPS))
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_stopped_jobs_end_as_undisturbed_ones(data, table, work, world):
-    out = work / f"every-{world}"
-    out.mkdir()
-    chosen = ALL if EVERY else [case for case, _ in SAMPLE]
-    cases = [case for case in chosen if case.world == world]
+def by_jobs(data: dict[str, str], out: Path, cases: list[Case]) -> None:
+    """Each case, stopped and undisturbed, by jobs in one process a rank."""
+    out.mkdir(parents=True)
+    world = cases[0].world
     starter = [sys.executable, "-m"]
     if world > 1:
         starter += ["torch.distributed.run", f"--nproc-per-node={world}",
@@ -104,43 +105,59 @@ def test_stopped_jobs_end_as_undisturbed_ones(data, table, work, world):
                     "--local-addr=127.0.0.1", "-m"]  # fmt: skip
     line = [*starter, "tests.proofs.resume_ranks", out, data["DIGITS_DATASET"], str(world)]
     shell([*line, *(case.folder for case in cases)], env=data, cwd=ROOT, timeout=3000)
-    for case in cases:
-        found = json.loads((out / f"{case.folder}.json").read_text())
+
+
+def by_processes(data: dict[str, str], logs: Path, root: Path, case: Case, stops) -> None:
+    """The run script, undisturbed, and again stopped at all of `stops` in turn."""
+    flags = [*tiny.flags(), "--loader", case.loader, "--max-restarts", str(len(stops))]
+    tiny.finish(tiny.start(data, case.run, logs / "clean", *flags, root=root), seconds=3000)
+    asked = ";".join(stop(name, case.world)[0] for name in stops)
+    variables = {"PROOFRUN_TEST_FAULT": asked, "PROOFRUN_TEST_FAULT_ONCE": str(logs / "once")}
+    stopped = tiny.start(data, case.run, logs / "stopped", *flags, root=root, **variables)
+    tiny.finish(stopped, seconds=3000)
+
+
+@pytest.fixture(scope="module")
+def ended(data, checkout, work) -> dict[Case | str, Future[None]]:
+    """Every training of the table, some side by side."""
+    chosen = ALL if EVERY else [case for case, _ in SAMPLE]
+    with ThreadPoolExecutor(int(os.environ.get("PROOFS_AT_ONCE", "2"))) as pool:
+        found: dict[Case | str, Future[None]] = {}
+        for name, (world, half) in GROUPS.items():
+            cases = [c for c in chosen if (c.world, c.precision == "FP16") == (world, half)]
+            found[name] = pool.submit(by_jobs, data, work / "jobs" / name, cases)
+        for case, stops in SAMPLE:
+            root = checkout if case.precision == "FP16" else ROOT
+            logs = work / "processes" / case.folder
+            found[case] = pool.submit(by_processes, data, logs, root, case, stops)
+    return found
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_stopped_jobs_end_as_undisturbed_ones(ended, table, work, name):
+    ended[name].result()
+    world, half = GROUPS[name]
+    files = sorted((work / "jobs" / name).glob("*.json"))
+    assert len(files) == (8 if half is False else 4) if EVERY else files
+    for path in files:
+        precision, _, recipe, loader = path.stem.split("-")
+        case = Case(precision, world, recipe, loader)
+        found = json.loads(path.read_text())
         table.append(row("job", case, STOPS, found["went_on_from"], found["differences"]))
         assert found["differences"] == []
         assert found["went_on_from"] == [stop(name, world)[1] for name in STOPS]
-        assert found["scaler"] == (case.precision == "FP16")
-
-
-def test_every_two_values_meet_in_the_sample():
-    def pairs(chosen):
-        rows = [(*case, stop) for case, stops in chosen for stop in stops]
-        columns = itertools.combinations(range(len(rows[0])), 2)
-        return {(i, j, row[i], row[j]) for i, j in columns for row in rows}
-
-    assert pairs(SAMPLE) == pairs([(case, STOPS) for case in ALL])
+        assert found["scaler"] == half
 
 
 @pytest.mark.parametrize(("case", "stops"), SAMPLE, ids=lambda value: "-".join(map(str, value)))
-def test_stopped_runs_end_as_undisturbed_ones(data, checkout, table, work, case, stops):
-    root = checkout if case.precision == "FP16" else ROOT
-    logs = work / "-".join(map(str, case))
-    flags = [*tiny.flags(), "--loader", case.loader, "--max-restarts", str(len(stops))]
-    tiny.finish(tiny.start(data, case.run, logs / "clean", *flags, root=root))
-    asked = [stop(name, case.world) for name in stops]
-    once = logs / "once"
-    tiny.finish(
-        tiny.start(
-            data, case.run, logs / "stopped", *flags, root=root,
-            PROOFRUN_TEST_FAULT=";".join(fault for fault, _ in asked),
-            PROOFRUN_TEST_FAULT_ONCE=str(once),
-        )
-    )  # fmt: skip
+def test_stopped_runs_end_as_undisturbed_ones(ended, table, work, case, stops):
+    ended[case].result()
+    logs = work / "processes" / case.folder
     one, other = (logs / name / case.run / "001" for name in ("clean", "stopped"))
     resumed = [e.from_step for e in read(other) if isinstance(e, events.Resume)]
     found = tiny.differences(one, other)
     table.append(row("processes", case, stops, resumed, found))
-    assert resumed == [step for _, step in asked]
+    assert resumed == [stop(name, case.world)[1] for name in stops]
     assert len(list(logs.glob("once*"))) == len(stops)
     assert found == []
     scaler = checkpoint.load(other / "checkpoints" / "latest")[1]["stepper"]["scaler"]
