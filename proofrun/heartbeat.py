@@ -151,13 +151,18 @@ class Watch:
         self._looked = time.monotonic()
 
     def look(self) -> Hang | None:
-        """The rank at fault, once one has not beaten for too long."""
+        """The rank at fault, once one has not beaten for too long.
+
+        Before the first beat of any rank torchrun waits for other nodes, by a limit of its own.
+        """
         now = time.monotonic()
         passed, self._looked = min(now - self._looked, LOOK_S), now
         for rank, before in self._last.items():
             beat = read_beat(self._run_dir, rank)
             self._idle[rank] = self._idle[rank] + passed if beat == before else 0.0
             self._last[rank] = beat
+        if not any(self._last.values()):
+            self._idle = dict.fromkeys(self._last, 0.0)
         if not any(self._idle[rank] > self._allowed(rank) for rank in self._last):
             return None
         still = [rank for rank in self._last if self._idle[rank] > self._timeout_s / 2]

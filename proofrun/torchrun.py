@@ -122,7 +122,8 @@ class Signals:
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         if not self.used:  # not print: the signal may have come amid one
-            os.write(2, b"proofrun: stopping; ranks that train save first\n")
+            with contextlib.suppress(OSError):  # nobody may read it
+                os.write(2, b"proofrun: stopping; ranks that train save first\n")
         self.used = True
         self._pass_on()
 

@@ -92,8 +92,9 @@ def test_a_slow_rank_is_not_hung_and_a_silent_one_is(tmp_path, clock):
 
 
 def test_the_start_has_longer(tmp_path, clock):
-    """Before the first beat, too: imports may lie on a slow disk."""
+    """Imports may lie on a slow disk. Until a rank lives it is torchrun that waits, for nodes."""
     watch = Watch(tmp_path, [0, 1], 30, alone=True)
+    assert looks(watch, clock, 3600) is None
     Heart(tmp_path, 0)
     assert looks(watch, clock, 625) is None
     hang = looks(watch, clock, 60)
