@@ -1,4 +1,4 @@
-"""A rank of test_resume.py: `resume_ranks.py OUT DIGITS WORLD CASES`, by torchrun where WORLD is 2.
+"""A rank of test_resume.py: `resume_ranks.py OUT DIGITS WORLD CASES`, started by torchrun.
 
 Trains each case to its end, then again with all six stops, and compares. A stop ends the job, and a
 new one is opened from what lies on the disk: in this process, as starting one takes far longer than

@@ -44,8 +44,8 @@ SAMPLE = [
     (Case("FP16", 1, "GoogLeNet", "torchvision"), HALVES["B"]),
     (Case("FP16", 2, "Inceptionv2", "dali"), HALVES["A"]),
 ]
-#: What one process, or pair of them, trains: (ranks, whether FP16, which a CPU is slow at).
-GROUPS = {"1": (1, False), "1 FP16": (1, True), "2": (2, False), "2 FP16": (2, True)}
+#: What one process, or a pair of them, trains: (ranks, precision).
+GROUPS = [(world, precision) for precision in ("FP16", "AMP", "FP32") for world in (1, 2)]
 EVERY = bool(os.environ.get("PROOFS_ALL"))
 
 
@@ -98,12 +98,11 @@ def by_jobs(data: dict[str, str], out: Path, cases: list[Case]) -> None:
     """Each case, stopped and undisturbed, by jobs in one process a rank."""
     out.mkdir(parents=True)
     world = cases[0].world
-    starter = [sys.executable, "-m"]
-    if world > 1:
-        starter += ["torch.distributed.run", f"--nproc-per-node={world}",
-                    "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0",
-                    "--local-addr=127.0.0.1", "-m"]  # fmt: skip
-    line = [*starter, "tests.proofs.resume_ranks", out, data["DIGITS_DATASET"], str(world)]
+    line = [
+        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}",
+        "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1",
+        "-m", "tests.proofs.resume_ranks", out, data["DIGITS_DATASET"], str(world),
+    ]  # fmt: skip
     shell([*line, *(case.folder for case in cases)], env=data, cwd=ROOT, timeout=3000)
 
 
@@ -118,14 +117,14 @@ def by_processes(data: dict[str, str], logs: Path, root: Path, case: Case, stops
 
 
 @pytest.fixture(scope="module")
-def ended(data, checkout, work) -> dict[Case | str, Future[None]]:
+def ended(data, checkout, work) -> dict[tuple, Future[None]]:
     """Every training of the table, some side by side."""
     chosen = ALL if EVERY else [case for case, _ in SAMPLE]
     with ThreadPoolExecutor(int(os.environ.get("PROOFS_AT_ONCE", "2"))) as pool:
-        found: dict[Case | str, Future[None]] = {}
-        for name, (world, half) in GROUPS.items():
-            cases = [c for c in chosen if (c.world, c.precision == "FP16") == (world, half)]
-            found[name] = pool.submit(by_jobs, data, work / "jobs" / name, cases)
+        found: dict[tuple, Future[None]] = {}
+        for group in GROUPS:
+            cases = [case for case in chosen if (case.world, case.precision) == group]
+            found[group] = pool.submit(by_jobs, data, jobs_of(work, *group), cases)
         for case, stops in SAMPLE:
             root = checkout if case.precision == "FP16" else ROOT
             logs = work / "processes" / case.folder
@@ -133,20 +132,22 @@ def ended(data, checkout, work) -> dict[Case | str, Future[None]]:
     return found
 
 
-@pytest.mark.parametrize("name", GROUPS)
-def test_stopped_jobs_end_as_undisturbed_ones(ended, table, work, name):
-    ended[name].result()
-    world, half = GROUPS[name]
-    files = sorted((work / "jobs" / name).glob("*.json"))
-    assert len(files) == (8 if half is False else 4) if EVERY else files
+def jobs_of(work: Path, world: int, precision: str) -> Path:
+    return work / "jobs" / f"{precision}-{world}"
+
+
+@pytest.mark.parametrize(("world", "precision"), GROUPS)
+def test_stopped_jobs_end_as_undisturbed_ones(ended, table, work, world, precision):
+    ended[world, precision].result()
+    files = sorted(jobs_of(work, world, precision).glob("*.json"))
+    assert len(files) == (4 if EVERY else 1)
     for path in files:
-        precision, _, recipe, loader = path.stem.split("-")
-        case = Case(precision, world, recipe, loader)
+        case = Case(precision, world, *path.stem.split("-")[2:])
         found = json.loads(path.read_text())
         table.append(row("job", case, STOPS, found["went_on_from"], found["differences"]))
         assert found["differences"] == []
         assert found["went_on_from"] == [stop(name, world)[1] for name in STOPS]
-        assert found["scaler"] == half
+        assert found["scaler"] == (precision == "FP16")
 
 
 @pytest.mark.parametrize(("case", "stops"), SAMPLE, ids=lambda value: "-".join(map(str, value)))
