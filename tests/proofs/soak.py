@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from proofrun.errors import Exit
-from proofrun.heartbeat import read_beat
+from proofrun.heartbeat import Beat, read_beat
 
 from . import tiny
 from .helpers import ROOT, Evidence, shell
@@ -43,15 +43,6 @@ RANK_TIMEOUT_S = 20
 #: Faults in a row without a new step; then the next one waits for progress.
 PATIENCE = 6
 
-SIGNALS = {
-    "SIGKILL": signal.SIGKILL,
-    "SIGSEGV": signal.SIGSEGV,
-    "SIGABRT": signal.SIGABRT,
-    "SIGTERM": signal.SIGTERM,
-    "SIGINT": signal.SIGINT,
-    "SIGSTOP": signal.SIGSTOP,
-}
-
 
 @dataclass
 class Training:
@@ -69,64 +60,64 @@ class Training:
     def world(self) -> int:
         return 2 if "_2CPUs_" in self.run else 1
 
+    def beats(self) -> list[Beat]:
+        found = [read_beat(self.folder, rank) for rank in range(self.world)]
+        return [beat for beat in found if beat is not None]
+
     def step(self) -> int:
-        beats = [read_beat(self.folder, rank) for rank in range(self.world)]
-        return max((beat.step for beat in beats if beat), default=0)
+        return max((beat.step for beat in self.beats()), default=0)
+
+    def trains(self, pid: int) -> bool:
+        """Whether the watch knows this rank: it has longer for its start."""
+        return any(beat.pid == pid and beat.phase != "start" for beat in self.beats())
 
 
-def strike(training: Training, launch: subprocess.Popen[str], dice: random.Random) -> str | None:
-    """One random fault to a random process of the run; its name, None where it found none."""
+def draw(dice: random.Random, loader: str) -> tuple[str, str]:
+    """(who, what) of the next fault."""
+    kinds = {"rank": 12, "all ranks": 2, "torchrun": 2, "launch": 3, "slow rank": 1}
+    kinds |= {"loader": 3} if loader == "torchvision" else {}
+    who = dice.choices([*kinds], [*kinds.values()])[0]
+    what = {
+        "rank": ("SIGKILL", "SIGSEGV", "SIGABRT", "SIGTERM", "SIGINT", "SIGSTOP"),
+        "all ranks": ("SIGKILL", "SIGTERM"),
+        "torchrun": ("SIGKILL", "SIGTERM"),
+        "launch": ("SIGKILL", "SIGTERM", "SIGINT", "SIGTERM, twice"),
+        "slow rank": ("SIGSTOP, 2 s later SIGCONT",),
+        "loader": ("SIGKILL",),
+    }[who]
+    return who, dice.choice(what)
+
+
+def strike(training: Training, launch: subprocess.Popen[str], who: str, what: str) -> bool:
+    """Do it; False where there is no such process at this moment."""
+    number = getattr(signal, what.split(",")[0])
     try:
         tree = psutil.Process(launch.pid).children(recursive=True)
-        trainers = [p for p in tree if "proofrun.worker" in p.cmdline() and p.ppid() != launch.pid]
-        above = {p.pid for p in trainers}
-        ranks = [p for p in trainers if p.ppid() not in above]
-        loaders = [p for p in trainers if p.ppid() in above]
         torchrun = [p for p in tree if p.ppid() == launch.pid]
-        kind = dice.choices(
-            ["rank", "two ranks", "loader", "torchrun", "launch", "launch, twice", "slow rank"],
-            [12, 2, 2, 2, 4, 1, 1],
-        )[0]
-        fatal = dice.choice(["SIGKILL", "SIGKILL", "SIGSEGV", "SIGABRT", "SIGTERM", "SIGINT"])
-        match kind:
-            case "rank":
-                victim = dice.choice(ranks)
-                beats = [read_beat(training.folder, rank) for rank in range(training.world)]
-                beat = next((b for b in beats if b and b.pid == victim.pid), None)
-                started = beat is not None and beat.phase != "start"
-                name = "SIGSTOP" if started and dice.random() < 0.08 else fatal
-                victim.send_signal(SIGNALS[name])
-            case "two ranks":
-                name = "SIGKILL"
-                for victim in dice.sample(ranks, 2):
-                    victim.send_signal(signal.SIGKILL)
-            case "loader":
-                name = "SIGKILL"
-                dice.choice(loaders).kill()
-            case "torchrun":
-                name = dice.choice(["SIGKILL", "SIGTERM"])
-                dice.choice(torchrun).send_signal(SIGNALS[name])
-            case "launch":
-                name = dice.choice(["SIGKILL", "SIGTERM", "SIGINT"])
-                if name != "SIGKILL" and not tiny.catches(launch.pid, signal.SIGTERM):
-                    return None  # Python is not up yet
-                launch.send_signal(SIGNALS[name])
-            case "launch, twice":
-                name = "SIGTERM"
-                if not tiny.catches(launch.pid, signal.SIGTERM):
-                    return None
-                launch.send_signal(signal.SIGTERM)
-                time.sleep(dice.random())
-                launch.send_signal(signal.SIGTERM)
-            case _:
-                name = "SIGSTOP, 2 s later SIGCONT"
-                victim = dice.choice(ranks)
-                victim.send_signal(signal.SIGSTOP)
-                time.sleep(2)
-                victim.send_signal(signal.SIGCONT)
-    except (psutil.NoSuchProcess, IndexError, ValueError):  # it does not exist at this moment
-        return None
-    return f"{kind}: {name}"
+        workers = [p for p in tree if "proofrun.worker" in p.cmdline() and p not in torchrun]
+        above = {p.pid for p in workers}
+        ranks = [p for p in workers if p.ppid() not in above]
+        victims = {
+            "rank": ranks[-1:],
+            "slow rank": ranks[-1:],
+            "all ranks": ranks if len(ranks) == training.world else [],
+            "loader": [p for p in workers if p.ppid() in above][-1:],
+            "torchrun": torchrun,
+            "launch": [launch] if tiny.catches(launch.pid, signal.SIGTERM) else [],
+        }[who]
+        if "SIGSTOP" in what and not all(training.trains(p.pid) for p in victims):
+            return False
+        for victim in victims:
+            victim.send_signal(number)
+        if what == "SIGTERM, twice":
+            time.sleep(0.5)
+            launch.send_signal(number)
+        if what.endswith("SIGCONT"):
+            time.sleep(2)
+            victims[0].send_signal(signal.SIGCONT)
+    except psutil.NoSuchProcess:
+        return False
+    return bool(victims)
 
 
 def soak(
@@ -137,6 +128,7 @@ def soak(
             "--logs", str(training.folder.parents[1]), *flags(training.loader)]  # fmt: skip
     began = time.monotonic()
     idle, reached = 0, 0
+    who, what = draw(dice, training.loader)
     log = (training.folder.parent / "launch.txt").open("a+", encoding="utf-8")
     while True:
         launch = subprocess.Popen(line, env=env, stdout=log, stderr=log, text=True)
@@ -151,10 +143,11 @@ def soak(
             quiet = training.faults.total() >= left or time.monotonic() > until
             if quiet or time.monotonic() < due or idle >= PATIENCE:
                 continue
-            if (name := strike(training, launch, dice)) is not None:
-                training.faults[name] += 1
+            if strike(training, launch, who, what):
+                training.faults[f"{who}: {what}"] += 1
                 idle += 1
                 due = time.monotonic() + dice.expovariate(1 / 5)
+                who, what = draw(dice, training.loader)
         code = launch.returncode
         if code == Exit.OK:
             break
