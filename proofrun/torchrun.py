@@ -186,7 +186,7 @@ def _end_hung(process: subprocess.Popen[bytes]) -> None:
     for rank in _children(process.pid):
         with contextlib.suppress(psutil.NoSuchProcess):
             rank.send_signal(STACKS)
-    time.sleep(1)  # to write their stacks
+            time.sleep(0.5)  # one after another: they write into one file
     tree = _children(process.pid, recursive=True)
     process.kill()
     for child in tree:
