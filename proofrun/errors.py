@@ -53,6 +53,7 @@ class Exit(IntEnum):
     NON_FINITE = 40
     WORKER_DIED = 41
     BAD_COUNT = 42
+    HUNG = 43
     INTERNAL = 70
     INTERRUPTED = 75
 
@@ -88,12 +89,13 @@ MEANING: dict[Exit, str] = {
     Exit.NON_FINITE: "the loss is not finite",
     Exit.WORKER_DIED: "a rank died without saying why (killed, out of memory, crashed)",
     Exit.BAD_COUNT: "an evaluation did not score every image exactly once",
+    Exit.HUNG: "a rank did nothing for RANK_TIMEOUT seconds",
     Exit.INTERNAL: "a defect of proofrun: the traceback is in stdout.log of the run, or printed",
     Exit.INTERRUPTED: "stopped by a signal: the same command goes on from what was saved",
 }
 
 #: A new attempt from the last checkpoint can succeed. Everything else would fail again.
-RESTARTABLE = frozenset({Exit.WORKER_DIED})
+RESTARTABLE = frozenset({Exit.WORKER_DIED, Exit.HUNG, Exit.INTERNAL})
 
 
 class ProofrunError(Exception):
