@@ -250,7 +250,6 @@ class Device:
     @property
     def name(self) -> str:
         """The card as its vendor calls it."""
-        import torch
 
         if self.kind == "CPU":
             return cpu_name()

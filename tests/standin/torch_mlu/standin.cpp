@@ -127,6 +127,12 @@ at::Tensor& set_storage(
   return tensor;
 }
 
+at::Tensor& set_whole_storage(at::Tensor& tensor, at::Storage storage) {
+  const c10::SymInt count = static_cast<int64_t>(storage.nbytes() / tensor.itemsize());
+  const c10::SymInt step = 1;
+  return set_storage(tensor, std::move(storage), 0, {&count, 1}, {&step, 1});
+}
+
 at::Tensor view(const at::Tensor& tensor, c10::SymIntArrayRef size) {
   return at::native::view(tensor, C10_AS_INTARRAYREF_SLOW(size));
 }
@@ -188,6 +194,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("_local_scalar_dense", local_scalar);
   library.impl("resize_", resize);
   library.impl("set_.source_Storage_storage_offset", set_storage);
+  library.impl("set_.source_Storage", set_whole_storage);
   library.impl("view", view);
   library.impl("as_strided", as_strided);
   library.impl("convolution_overrideable", convolution);
