@@ -35,11 +35,16 @@ class _Yaml12Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Yaml12Dumper(yaml.SafeDumper):
+    """Puts in quotes what `_Yaml12Loader` would read as a number: `1e-2`, as a source wrote it."""
+
+
+for _class in (_Yaml12Loader, _Yaml12Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 class _NoAliasLoader(_Yaml12Loader):
@@ -60,6 +65,11 @@ def parse_yaml(text: str, aliases: bool = True) -> Any:
         raise yaml.YAMLError("nested too deeply") from None
     except ValueError as error:  # 2020-13-45 looks like a date and is none
         raise yaml.YAMLError(one_line(error)) from None
+
+
+def dump_yaml(plain: Any) -> str:
+    """Plain values as YAML that `parse_yaml` reads as the same values."""
+    return yaml.dump(plain, Dumper=_Yaml12Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def yaml_reason(error: yaml.YAMLError) -> str:
