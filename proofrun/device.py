@@ -1,7 +1,8 @@
 """Devices and ranks: the only file that names cuda, mlu, npu and their collectives.
 
 Looking at the host (`cards_on_host`) needs no torch, so that launch can refuse a run at once;
-everything that opens a device imports torch inside.
+everything that opens a device imports torch inside. Cards are opened through `torch.accelerator`;
+what that does not cover is in one table, a row a vendor.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from proofrun.errors import DeviceError
+from proofrun.errors import DeviceError, one_line
 from proofrun.heartbeat import Heart, timeout_of
 from proofrun.recipe import Amp, Precision, PrecisionRules
 from proofrun.runs import DeviceKind
@@ -68,6 +69,23 @@ BACKENDS: dict[DeviceKind, Backend] = {
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "HCCL_SOCKET_IFNAME")
 
 
+#: `torch.accelerator` came with it.
+OLDEST_TORCH = (2, 6)
+
+#: What a rank needs besides the caller's environment. torch loads every plugin that is installed
+#: while it is imported, also on a run that does not need it; one without its driver ends it there.
+RANK_ENVIRONMENT = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+
+
+def check_torch(version: str) -> None:
+    """Raises DeviceError for a torch (`2.13.0+cpu`) that is older than `OLDEST_TORCH`."""
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
+        raise DeviceError(
+            f"torch {version} is too old: {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer is needed; "
+            "update it, or run in a newer container"
+        )
+
+
 def cards_on_host(kind: DeviceKind) -> int | None:
     """Cards of this kind, by device files and visibility variable; None: no limit (CPU)."""
     backend = BACKENDS[kind]
@@ -84,10 +102,8 @@ def cards_in_torch(kind: DeviceKind) -> int:
     """Cards of this kind that the installed torch can open. Raises ImportError, DeviceError."""
     import torch
 
-    backend = BACKENDS[kind]
     _import_plugin(kind)
-    module = getattr(torch, backend.torch_type, None)
-    return int(module.device_count()) if module is not None and module.is_available() else 0
+    return torch.accelerator.device_count() if _accelerator() == BACKENDS[kind].torch_type else 0
 
 
 def torch_build() -> str:
@@ -104,9 +120,25 @@ def _import_plugin(kind: DeviceKind) -> None:
             importlib.import_module(plugin)
         except Exception as error:  # a plugin without its driver raises anything
             raise DeviceError(
-                f"{kind}: `import {plugin}` failed: {error}; install the vendor's PyTorch plugin "
-                "and driver"
+                f"{kind}: `import {plugin}` failed: {one_line(error)[:300]}; install the vendor's "
+                "driver and the PyTorch plugin that fits it"
             ) from None
+
+
+def _accelerator() -> str | None:
+    """The one type of card that torch works with in this process, if it has any."""
+    import torch
+
+    try:
+        if not torch.accelerator.is_available():  # torch 2.6 raises where a newer one says None
+            return None
+        found = torch.accelerator.current_accelerator()
+        return found.type if found else None
+    except RuntimeError as error:  # built for one, a plugin brought another
+        raise DeviceError(
+            f"torch {torch.__version__} has two kinds of cards at once ({one_line(error)}); "
+            "use an environment with one vendor's build alone"
+        ) from None
 
 
 def kind_on_host() -> DeviceKind:
@@ -213,22 +245,23 @@ class Device:
     def _open(self) -> torch.device:
         import torch
 
-        name = self.backend.torch_type
+        check_torch(torch.__version__)
         _import_plugin(self.kind)
         if self.kind == "CPU":
             return torch.device("cpu")
-        module = getattr(torch, name, None)
-        if module is None or not module.is_available():
+        name = self.backend.torch_type
+        found = _accelerator()
+        if found != name:
             raise DeviceError(
-                f"torch {torch.__version__} sees no {self.kind}: check the driver, and that this "
-                f"torch is built for {name}"
+                f"torch {torch.__version__} sees {f'{found} and ' if found else ''}no {self.kind}: "
+                f"check the driver, and that this torch is built for {name}"
             )
-        if module.device_count() <= self.local_rank:
+        count = torch.accelerator.device_count()
+        if count <= self.local_rank:
             raise DeviceError(
-                f"the run needs {self.local_rank + 1} {self.kind}s or more, torch sees "
-                f"{module.device_count()}"
+                f"the run needs {self.local_rank + 1} {self.kind}s or more, torch sees {count}"
             )
-        module.set_device(self.local_rank)
+        torch.accelerator.set_device_index(self.local_rank)
         return torch.device(name, self.local_rank)
 
     def _set_float32(self, allow_tf32: bool) -> None:
@@ -252,12 +285,17 @@ class Device:
     @property
     def name(self) -> str:
         """The card as its vendor calls it."""
-        import torch
 
         if self.kind == "CPU":
             return cpu_name()
-        module = getattr(torch, self.backend.torch_type)
-        return str(module.get_device_name(self.local_rank))
+        return str(self._module.get_device_name(self.local_rank))
+
+    @property
+    def _module(self) -> Any:
+        """What the vendor adds to torch: `torch.cuda` and its like."""
+        import torch
+
+        return torch.get_device_module(self.backend.torch_type)
 
     @property
     def dali_device_id(self) -> int | None:
@@ -277,7 +315,7 @@ class Device:
 
         states = {"cpu": torch.get_rng_state()}
         if self.kind != "CPU":
-            states["card"] = getattr(torch, self.backend.torch_type).get_rng_state(self.local_rank)
+            states["card"] = self._module.get_rng_state(self.local_rank)
         return states
 
     def set_rng_state(self, states: dict[str, torch.Tensor]) -> None:
@@ -285,7 +323,7 @@ class Device:
 
         torch.set_rng_state(states["cpu"])
         if "card" in states and self.kind != "CPU":
-            getattr(torch, self.backend.torch_type).set_rng_state(states["card"], self.local_rank)
+            self._module.set_rng_state(states["card"], self.local_rank)
 
     # Control messages between ranks. All of them return at once in a world of one.
 

@@ -73,6 +73,7 @@ def environment(plan: Plan, nodes: Nodes) -> dict[str, str]:
             [str(bootstrap.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
         "PYTHONUNBUFFERED": "1",
+        **device.RANK_ENVIRONMENT,
         "PROOFRUN_NODE_RANK": str(nodes.rank),
         "PROOFRUN_NODES_TIMEOUT": str(nodes.timeout_s),
     }
