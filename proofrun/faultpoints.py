@@ -7,7 +7,8 @@ its first lines when they are set. Torch-free.
 
 Actions: kill, abort, segfault, stop (SIGSTOP), sigterm, sigint: to this process; exception; thread
 (an exception in a thread of its own); handler (an exception in a signal handler); gil (holds the
-interpreter's lock for an hour); sleep=<seconds>; enospc, eacces (OSError).
+interpreter's lock for an hour); sleep=<seconds>; enospc, eacces (OSError). `nan` acts where the
+code asks `poisoned`: it then spoils its own numbers.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 VARIABLE = "PROOFRUN_TEST_FAULT"
+POISON = "nan"
 _ONCE = "PROOFRUN_TEST_FAULT_ONCE"
 
 
@@ -30,9 +33,20 @@ class InjectedFault(Exception):
 
 def fault_point(name: str, **place: int) -> None:
     """Act if the tests' environment asks for a fault here; `place` is, e.g., step and rank."""
+    if asked := os.environ.get(VARIABLE):
+        for action in _due(asked, name, place):
+            if action != POISON:
+                _act(action, name)
+
+
+def poisoned(name: str, **place: int) -> bool:
+    """Whether the tests' environment asks for numbers that are not finite here."""
     asked = os.environ.get(VARIABLE)
-    if not asked:
-        return
+    return bool(asked) and POISON in _due(str(asked), name, place)
+
+
+def _due(asked: str, name: str, place: dict[str, int]) -> Iterator[str]:
+    """The actions asked for at this place, each once."""
     for one in asked.split(";"):
         where, _, action = one.partition(":")
         point, *conditions = where.split(",")
@@ -43,7 +57,7 @@ def fault_point(name: str, **place: int) -> None:
                     Path(once).touch(exist_ok=False)
                 except FileExistsError:
                     continue
-            _act(action, name)
+            yield action
 
 
 def _act(action: str, name: str) -> None:

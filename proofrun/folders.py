@@ -43,15 +43,16 @@ class RunFolder:
         _write(self.path / "provenance.json", json.dumps(provenance, indent=1) + "\n")
 
     def open_log(self) -> IO[bytes]:
-        """`stdout.log`, to append to. Raises WriteError."""
+        """`stdout.log`, to append to, unbuffered: closing it never fails. Raises WriteError."""
         try:
-            return (self.path / "stdout.log").open("ab")
+            return (self.path / "stdout.log").open("ab", buffering=0)
         except OSError as error:
             raise _cannot_write(self.path / "stdout.log", error) from None
 
     def clear_status(self) -> None:
         """Before an attempt: what an earlier one left must not be taken for this one's."""
-        for path in [*self.path.glob("status*.json"), self.path / STARTED]:
+        left = [*self.path.glob("status*.json"), *self.path.glob(".status*.json.*")]
+        for path in [*left, self.path / STARTED]:
             path.unlink(missing_ok=True)
 
     def ranks_started(self) -> bool:

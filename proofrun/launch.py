@@ -26,6 +26,7 @@ import shlex
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import IO, Any
@@ -131,6 +132,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="train though the data is not what was fingerprinted",
     )
+    if any(re.search(r"://[^/\s]*@", word) for word in argv):
+        raise UsageError(
+            "a flag holds a URL with a user or a password in it: the command line is recorded in "
+            "the log; give a folder, and leave secrets in the environment, which is not recorded"
+        )
     options = parser.parse_args(argv)
     if options.throughput and options.max_steps:
         raise UsageError("--throughput and --max-steps both set the number of steps: give one")
@@ -340,8 +346,8 @@ def _relay(source: IO[bytes] | None, log: IO[bytes]) -> None:
         sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
         *lines, rest = (rest + chunk).split(b"\n")
-        log.writelines(line.rpartition(b"\r")[2] + b"\n" for line in lines)
-        log.flush()
+        with suppress(OSError):  # a full disk ends the ranks, which need a reader until then
+            log.write(b"".join(line.rpartition(b"\r")[2] + b"\n" for line in lines))
 
 
 def _short(path: Path) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +36,7 @@ from proofrun.models import build_model
 from proofrun.optim import Stepper, build_optimizer, build_scaler
 from proofrun.progress import Progress
 from proofrun.runs import Plan
-from proofrun.status import Status, read_provenance
+from proofrun.status import Status, read_provenance, reserve
 from proofrun.train import Job, TrainState, train
 from proofrun.window import Window
 
@@ -48,6 +48,7 @@ def run_rank(run_dir: Path, signals: list[int]) -> Exit:
     """
     rank = int(os.environ.get("RANK", "0"))
     job: Job | None = None
+    reserve(run_dir, rank)
     try:
         plan = Plan.load(run_dir / "recipe.yaml")
         job = open_job(plan, run_dir, signals)
@@ -60,7 +61,8 @@ def run_rank(run_dir: Path, signals: list[int]) -> Exit:
     except ProofrunError as error:
         code, message = error.exit_code, one_line(error)
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # stderr is a file in the run folder, whose disk may be full
+            traceback.print_exc()
         if lost_a_peer(error):
             code, message = Exit.WORKER_DIED, f"rank {rank} lost another rank"
         else:
@@ -91,8 +93,8 @@ def _leave(
                     message=message,
                     weights_hash=weights,
                 )
-            except ProofrunError as error:  # a full disk: the status below may still fit
-                print(one_line(error), file=sys.stderr)
+            except ProofrunError:  # a full disk: the status has its room
+                pass
     status.write(run_dir)
 
 
@@ -236,14 +238,15 @@ def _newest(run_dir: Path, device: Device, plan: Plan) -> dict[str, Any] | None:
 def _read_newest(run_dir: Path, world: int, plan: Plan) -> dict[str, Any] | None:
     remarks: list[str] = []
     folder = run_dir / "checkpoints"
-    path = checkpoint.newest(folder, remarks)
-    if path is None:
+    checkpoint.mend(folder)
+    found = checkpoint.newest(folder, remarks)
+    if found is None:
         if remarks:
             raise CheckpointError(f"{'; '.join(remarks)}: nothing to go on from; start with --new")
         return None
     for remark in remarks:
         print(f"proofrun: {remark}: skipped", flush=True)
-    model, train_state, meta = checkpoint.load(path)
+    path, model, train_state, meta = found
     if meta["config_hash"] != plan.config_hash():
         raise ResumeError(f"{path} belongs to another recipe, override or data; use --new")
     if meta["world"] != world:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -36,14 +37,18 @@ class Status:
 
     def write(self, run_dir: Path) -> None:
         """Rank 0 owns status.json; another rank leaves its own beside it for launch to read."""
-        name = "status.json" if self.rank == 0 else f"status.rank{self.rank}.json"
+        final, temporary = _paths(run_dir, self.rank)
+        if Status.read(final) == self:  # a full disk has no room to write it twice
+            return
         text = json.dumps({"status": self.status, **asdict(self)}, indent=1)
-        temporary = run_dir / f".{name}.{os.getpid()}"
         try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.rename(run_dir / name)
+            with temporary.open("r+" if temporary.exists() else "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.truncate()
+            temporary.rename(final)
         except OSError as error:
-            print(f"cannot write {run_dir / name}: {error.strerror}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # stderr may be a file on the same full disk
+                print(f"cannot write {final}: {error.strerror}", file=sys.stderr, flush=True)
 
     @classmethod
     def read(cls, path: Path) -> Status | None:
@@ -53,6 +58,18 @@ class Status:
             return cls(raw["code"], raw["message"], raw["rank"], raw["t_wall"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def reserve(run_dir: Path, rank: int) -> None:
+    """Take a block of the disk for this process's status, which must still fit when all is full."""
+    with contextlib.suppress(OSError):
+        _paths(run_dir, rank)[1].write_text(" " * 4096, encoding="utf-8")
+
+
+def _paths(run_dir: Path, rank: int) -> tuple[Path, Path]:
+    """(where a rank's status goes, the temporary of this process)."""
+    name = "status.json" if rank == 0 else f"status.rank{rank}.json"
+    return run_dir / name, run_dir / f".{name}.{os.getpid()}"
 
 
 #: The only environment variables that are recorded: none of them can hold a secret.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from proofrun import checkpoint, events
@@ -250,8 +249,12 @@ def _end_of_epoch(job: Job) -> None:
 
 
 def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
-    """Evaluate a copy of the model whose BN statistics are averaged over ranks."""
+    """Evaluate a copy of the model whose BN statistics are averaged over ranks.
+
+    Raises NonFiniteError for a state, or a loss over the list, that is not finite.
+    """
     job.state.stepper.check()
+    job.state.stepper.check_state(job.state.model, job.state.step)
     job.clock.stop_mark()
     start = time.monotonic()
     batches = open_eval(job.plan.loader, job.val, protocol, job.plan.per_card_batch, job.shard)
@@ -289,6 +292,11 @@ def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
                 f"{why}: epoch {job.epoch:.2f}  top1 {score.top1:.2f} %  top5 {score.top5:.2f} %  "
                 f"({score.correct1} of {score.count}, {protocol.name})"
             )
+    if not math.isfinite(score.loss):
+        raise NonFiniteError(
+            f"{protocol.name}: the loss of the evaluation is not finite at step {job.state.step}; "
+            "this state becomes no best: lower the learning rate, or try BF16 or FP32"
+        )
     job.clock.start_mark()
     return score
 
@@ -298,12 +306,8 @@ def _save(job: Job, why: str, best: bool = False) -> None:
     start = time.monotonic()
     state, device = job.state, job.device
     state.stepper.check()
+    state.stepper.check_state(state.model, state.step)
     model = averaged_model(state.model, device).state_dict()
-    if not all(bool(torch.isfinite(t).all()) for t in model.values()):
-        raise NonFiniteError(
-            f"the weights or BatchNorm statistics are not finite at step {state.step}; nothing was "
-            "saved and the last checkpoint is good: lower the learning rate, or try BF16 or FP32"
-        )
     own = {
         "buffers": {name: b.detach().cpu().clone() for name, b in state.model.named_buffers()},
         "rng": device.rng_state(),
@@ -311,9 +315,8 @@ def _save(job: Job, why: str, best: bool = False) -> None:
     }
     ranks = device.gather(own)
     if job.writer is not None:
-        folder = job.run_dir / "checkpoints"
         path, size = checkpoint.save(
-            folder,
+            job.run_dir / "checkpoints",
             state.step,
             model,
             {"stepper": state.stepper.state(), "ranks": ranks},
@@ -331,9 +334,8 @@ def _save(job: Job, why: str, best: bool = False) -> None:
                 "marks_done": state.marks_done,
                 "clock": job.clock.readings(),
             },
+            best=best,
         )
-        if best:
-            checkpoint.point(folder, "best", path.name)
         _emit(
             job,
             events.Checkpoint,
@@ -342,7 +344,6 @@ def _save(job: Job, why: str, best: bool = False) -> None:
             bytes=size,
             save_s=time.monotonic() - start,
         )
-        checkpoint.prune(folder)
     device.from_rank0(None)  # no rank goes on, or leaves, before the save is whole
 
 

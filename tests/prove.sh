@@ -8,7 +8,7 @@ set -euo pipefail
 root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
 every=(
-  ranks faults prepare cifar cards
+  ranks faults checkpoints prepare cifar cards
   containers nodes slurm browser
 )
 rooms=("$@")
