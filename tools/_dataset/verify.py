@@ -152,7 +152,7 @@ def duplicates(found: Survey, paths: list[str], digests: NDArray[np.uint8]) -> l
             continue  # was not read
         across = one.split("/")[0] != other.split("/")[0]
         kind = ("known_leak" if found.expected else "leak") if across else "duplicate"
-        what = f"has the content of {one}"
+        what = f"has the content of {one}{'; take one of them out' if kind == 'leak' else ''}"
         findings.append(Finding(kind, other, f"{found.root / other}: {what}"))
     return findings
 
