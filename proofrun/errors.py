@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Exit(IntEnum):
     NO_DEVICE = 13
     NOT_INSTALLED = 14
     NO_RENDEZVOUS = 15
+    SHARED_MEMORY = 16
     NO_DATA = 20
     IMAGE_TRUNCATED = 21
     IMAGE_INVALID = 22
@@ -42,6 +44,7 @@ class Exit(IntEnum):
     CLASS_COUNT = 25
     BAD_LIST = 26
     IMAGE_COUNT = 27
+    DATA_CHANGED = 29
     RESUME_REFUSED = 30
     BAD_CHECKPOINT = 31
     RUN_LOCKED = 32
@@ -65,14 +68,17 @@ MEANING: dict[Exit, str] = {
     Exit.NO_DEVICE: "this host lacks the device, or has fewer cards than the run",
     Exit.NOT_INSTALLED: "a package is missing: run `bash run_scripts/quickstart.sh`",
     Exit.NO_RENDEZVOUS: "of several machines one did not arrive in time, or the port is taken",
+    Exit.SHARED_MEMORY: "shared memory is too small for the loader's processes or for the cards",
     Exit.NO_DATA: "the data folder is missing or empty",
     Exit.IMAGE_TRUNCATED: "an image has 0 bytes or its end is missing",
     Exit.IMAGE_INVALID: "a file in the list is no image, or cannot be decoded",
     Exit.LIST_MISSING_FILE: "a list names a file that does not exist",
     Exit.LABEL_OUT_OF_RANGE: "a list has a label outside 0 … classes-1",
     Exit.CLASS_COUNT: "the data has fewer or more classes than the recipe",
-    Exit.BAD_LIST: "a line of a list is not `path label`",
+    Exit.BAD_LIST: "a list has a line that is not `path label`, an entry twice, a label that is "
+    "not its class's, or images of the other split",
     Exit.IMAGE_COUNT: "the data has fewer or more images than the recipe",
+    Exit.DATA_CHANGED: "the data is not what was fingerprinted: see `--accept-changed-data`",
     Exit.RESUME_REFUSED: "the interrupted run had another recipe, override or data: see `--new`",
     Exit.BAD_CHECKPOINT: "no checkpoint of the run can be loaded",
     Exit.RUN_LOCKED: "another process works in this run folder",
@@ -167,6 +173,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see --help")
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` to 2**31 - 1, as argparse wants it."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) < 2**31:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
+        return int(text)
+
+    return read
 
 
 def main_exit(main: Callable[[], int | None], name: str) -> None:

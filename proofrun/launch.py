@@ -18,7 +18,7 @@ from proofrun import bootstrap
 
 if __name__ == "__main__":
     bootstrap.stop_on_signals()
-    bootstrap.ensure("pydantic", "yaml", "psutil", "numpy")
+    bootstrap.ensure("pydantic", "yaml", "psutil", "numpy", "tqdm")
 
 import argparse
 import re
@@ -26,7 +26,6 @@ import shlex
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -44,6 +43,7 @@ from proofrun.errors import (
     RendezvousError,
     UsageError,
     main_exit,
+    whole,
 )
 from proofrun.folders import RunFolder, open_folder, open_node_folder
 from proofrun.process import stop_with_parent
@@ -56,15 +56,16 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if argv is None else argv)
     check_threads()
     nodes = nodes_of(os.environ)
-    plan = make_plan(options, nodes)
     logs = bootstrap.folder("PROOFRUN_LOGS", "logs", options.logs)
+    plan, data = make_plan(options, nodes, logs)
     if nodes.is_first:
         check_port(nodes)
         folder = open_folder(logs, plan, options.new)
     else:  # node 0 keeps the run; here lie only this node's own words
         folder = open_node_folder(logs, plan, nodes.rank)
     with folder:
-        folder.write_plan(provenance(bootstrap.ROOT, ["proofrun.launch", *options.argv]))
+        preflight.check_space(plan, folder.path)
+        folder.write_plan(provenance(bootstrap.ROOT, ["proofrun.launch", *options.argv], data))
         print(f"{plan.run}: {folder.state} in {_short(folder.path)}", flush=True)
         if nodes.count > 1:
             print(
@@ -126,6 +127,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         metavar="N",
         help="default: the number of the run",
     )
+    change.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="train though the data is not what was fingerprinted",
+    )
     options = parser.parse_args(argv)
     if options.throughput and options.max_steps:
         raise UsageError("--throughput and --max-steps both set the number of steps: give one")
@@ -133,19 +139,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `least` to 2**31 - 1, as argparse wants it."""
+def make_plan(
+    options: argparse.Namespace, nodes: Nodes, logs: Path
+) -> tuple[Plan, dict[str, Any] | None]:
+    """The run as it will be and what it records of its data, after every check without a card.
 
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) < 2**31:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
-        return int(text)
-
-    return read
-
-
-def make_plan(options: argparse.Namespace, nodes: Nodes) -> Plan:
-    """The run as it will be, after every check that needs no card. Raises ProofrunError."""
+    Raises ProofrunError.
+    """
     name, recipe_dir, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
     preflight.check_device(name)
     recipe, overrides = apply_overrides(recipe, options.set)
@@ -157,11 +157,12 @@ def make_plan(options: argparse.Namespace, nodes: Nodes) -> Plan:
         if getattr(options, flag) is not None:
             overrides[flag] = getattr(options, flag)
     data_dir = preflight.data_dir(name.data, options.data)
-    data_hash = (
-        "synthetic"
-        if options.loader == "synthetic"
-        else preflight.check_data(data_dir, recipe.data)
-    )
+    accept = options.accept_changed_data
+    if accept:
+        overrides["accept_changed_data"] = True
+    seen = None
+    if options.loader != "synthetic":
+        seen = preflight.check_data(data_dir, recipe.data, preflight.cache_dir(logs), accept)
     steps = options.throughput or options.max_steps
     plan = Plan(
         run=str(name),
@@ -177,10 +178,12 @@ def make_plan(options: argparse.Namespace, nodes: Nodes) -> Plan:
         log_interval=options.log_interval or (2 if options.throughput else 10),
         overrides=overrides,
         data_dir=bootstrap.in_checkout(data_dir),
-        data_hash=data_hash,
+        data_hash=seen.hash if seen else "synthetic",
     )
     preflight.check_batch(plan)
-    return plan
+    threads = os.environ.get("PROOFRUN_LOADER_THREADS") or share(plan)
+    preflight.check_shared_memory(plan, int(threads))
+    return plan, seen.provenance() if seen else None
 
 
 def run(plan: Plan, nodes: Nodes, folder: RunFolder, max_restarts: int) -> int:
@@ -216,7 +219,6 @@ def command(plan: Plan, nodes: Nodes, run_dir: Path) -> list[str]:
 
 def environment(plan: Plan, nodes: Nodes) -> dict[str, str]:
     """What the ranks get besides the caller's environment."""
-    share = max(1, device.usable_cores() // plan.world.cards)
     own = {
         "PROOFRUN_STARTED": repr(time.monotonic()),
         "PROOFRUN_PROGRESS": "bar" if sys.stdout.isatty() else "lines",
@@ -233,8 +235,13 @@ def environment(plan: Plan, nodes: Nodes) -> dict[str, str]:
         own["COLUMNS"] = str(os.get_terminal_size().columns or 100)
     for name in THREADS:
         if not os.environ.get(name):
-            own[name] = str(share)
+            own[name] = str(share(plan))
     return own
+
+
+def share(plan: Plan) -> int:
+    """Cores of each rank."""
+    return max(1, device.usable_cores() // plan.world.cards)
 
 
 THREADS = ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS")

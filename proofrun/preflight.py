@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 from proofrun import bootstrap, device
-from proofrun.data.lists import Split, check_images, list_hash, read_split
-from proofrun.errors import DataError, DeviceError, Exit, OverrideError, ProofrunError
+from proofrun.data.fingerprint import Seen, settle
+from proofrun.data.identity import identify, published
+from proofrun.data.lists import ImageList, Split, check_images, read_split
+from proofrun.errors import (
+    DataError,
+    DeviceError,
+    Exit,
+    OverrideError,
+    ProofrunError,
+    WriteError,
+)
 from proofrun.recipe import Data
 from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, RunName
@@ -18,6 +28,20 @@ DATA_VARIABLE = {"ImageNet": "IMAGENET_TRAIN_DATASET", "Digits": "DIGITS_DATASET
 
 #: Files whose first and last bytes are read: all of a small set, a sample of a large one.
 SAMPLE = 5000
+
+#: Checkpoints on the disk at once, besides those of marks: the newest two, best, one being written.
+CHECKPOINTS = 4
+
+#: Weights and momentum in float32.
+BYTES_PER_PARAMETER = 8
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+
+#: Batches that torch's DataLoader keeps ready for each of its processes (its prefetch_factor).
+PREFETCHED = 2
+
+#: Of one card's collective library. Ours: an assumption, half of a container's usual 64 MiB.
+COLLECTIVE_BYTES = 32 << 20
 
 
 def check_device(name: RunName) -> None:
@@ -83,9 +107,17 @@ def data_dir(data: str, given: str | None) -> Path:
     return bootstrap.folder(variable, "", given)
 
 
-def check_data(root: Path, data: Data) -> str:
-    """Read both lists and sample the files; the hash of the lists. Raises DataError."""
-    hashes = []
+def cache_dir(logs: Path) -> Path:
+    """Where manifests of data that cannot be written are kept: env.sh, else beside the logs."""
+    return bootstrap.folder("PROOFRUN_CACHE", str(logs / ".cache"), None)
+
+
+def check_data(root: Path, data: Data, cache: Path, accept: bool = False) -> Seen:
+    """Read both lists, sample the files, and see that the content is what was fingerprinted.
+
+    `accept` takes changed data as it is. Raises DataError.
+    """
+    lists: dict[Split, ImageList] = {}
     counts: dict[Split, int] = {"train": data.train_images, "val": data.val_images}
     for split, count in counts.items():
         images = read_split(root, split, data.classes)
@@ -97,8 +129,58 @@ def check_data(root: Path, data: Data) -> str:
                 Exit.IMAGE_COUNT,
             )
         check_images(images, sample=SAMPLE, seed=0)
-        hashes.append(list_hash(images))
-    return "-".join(hashes)
+        lists[split] = images
+    identity = identify(lists, published(bootstrap.ROOT / "recipes"))
+    return settle(root, lists, identity, cache, accept)
+
+
+def check_shared_memory(plan: Plan, workers: int, folder: Path = SHARED_MEMORY) -> None:
+    """Raises ProofrunError when what the ranks of this host share does not fit into /dev/shm.
+
+    `workers` are the loader's processes of one rank. The torchvision loader hands batches over in
+    shared memory, two ahead of each process; DALI's threads need none.
+    """
+    need, users = 0, []
+    if plan.loader == "torchvision" and workers:
+        data = plan.recipe.data
+        side = max(data.train.image_size, *(protocol.crop for protocol in data.eval))
+        batches = plan.world.cards * (PREFETCHED * workers + 1)
+        need += batches * plan.per_card_batch * side * side * 3
+        users.append(f"{plan.world.cards * workers} loader processes")
+    if plan.device != "CPU" and plan.world.cards > 1:
+        need += plan.world.cards * COLLECTIVE_BYTES
+        users.append(f"{plan.world.cards} cards")
+    free = _free(folder)
+    if need > free:
+        raise ProofrunError(
+            f"{folder} has {free >> 20} MiB free, {' and '.join(users)} need about "
+            f"{-(-need >> 20)} MiB: enlarge it (docker/run.sh --shm SIZE), or use fewer "
+            "PROOFRUN_LOADER_THREADS or the dali loader",
+            Exit.SHARED_MEMORY,
+        )
+
+
+def check_space(plan: Plan, run_dir: Path) -> None:
+    """Raises WriteError when the checkpoints that the run will keep do not fit on its disk."""
+    if plan.purpose != "full":
+        return  # a measurement saves once, and small
+    kept = CHECKPOINTS + len(plan.recipe.marks_s)
+    there = sum(path.stat().st_size for path in run_dir.glob("checkpoints/*/*") if path.is_file())
+    need = kept * plan.recipe.model.parameters * BYTES_PER_PARAMETER - there
+    free = _free(run_dir)
+    if need > free:
+        raise WriteError(
+            f"{run_dir}: has {free >> 20} MiB free, the run's {kept} checkpoints need about "
+            f"{need >> 20} MiB more; free space, or give another --logs DIR"
+        )
+
+
+def _free(folder: Path) -> int:
+    """Bytes that may be written there; 0 where there is no such folder."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
 
 
 def check_batch(plan: Plan) -> None:

@@ -1,14 +1,19 @@
-"""What a person sees of a run: a bar on a terminal, plain lines elsewhere. Rank 0 only."""
+"""What a person sees of long work: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
 
+T = TypeVar("T")
+
 
 class Progress:
-    """Silent unless `show`; with `bar` one bar over all steps, else one line a window."""
+    """Of a run, on rank 0: silent unless `show`; a bar over all steps, or a line a window."""
 
     def __init__(self, show: bool, bar: bool, columns: int) -> None:
         self._show = show
@@ -51,3 +56,29 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+#: Work that ends within so many seconds is not reported; without a terminal, a line each so often.
+_QUIET_S = 10.0
+
+
+def counted(items: Iterable[T], total: int, what: str, each: int = 1) -> Iterator[T]:
+    """The items, while stderr shows how many of `total` are done and the time left.
+
+    An item stands for `each` of them, the last for what remains.
+    """
+    start = said = time.monotonic()
+    if sys.stderr.isatty():
+        with tqdm(desc=what, total=total, file=sys.stderr, delay=1, dynamic_ncols=True) as bar:
+            for item in items:
+                yield item
+                bar.update(min(each, total - bar.n))
+        return
+    for number, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - said >= _QUIET_S:
+            said, done = now, min(number * each, total)
+            left = round((now - start) / done * (total - done))
+            line = f"{what}: {done} of {total}, left {left // 60}:{left % 60:02d}"
+            print(line, file=sys.stderr, flush=True)

@@ -182,6 +182,8 @@ class Plan(Strict):
         for key, value in self.overrides.items():
             if key in ("loader", "max_steps", "seed"):
                 words += [f"--{key.replace('_', '-')}", str(value)]
+            elif key == "accept_changed_data":
+                words.append("--accept-changed-data")
             else:
                 words += [
                     "--set",

@@ -93,13 +93,17 @@ PACKAGES = (
 )
 
 
-def provenance(root: Path, command: list[str]) -> dict[str, Any]:
-    """Commit, versions, host and command of a run: an allow-list, nothing else of the host."""
+def provenance(root: Path, command: list[str], data: dict[str, Any] | None) -> dict[str, Any]:
+    """Commit, versions, host, command and data of a run: an allow-list, nothing else of the host.
+
+    `data` is None for synthetic batches.
+    """
     from proofrun.device import cpu_name
 
     return {
         **checkout(root),
         "command": command,
+        **({"data": data} if data else {}),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),

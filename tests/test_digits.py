@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from proofrun.data import digits as module
 from proofrun.data.lists import check_images, list_hash, read_split
 from proofrun.errors import Exit, ProofrunError, WriteError
+from tools._dataset import digits as module
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ def image_error(path: Path, decode: bool) -> DataError | None:
             if os.fstat(file.fileno()).st_size == 0:
                 return _truncated(path, "has 0 bytes")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                error = _format_error(path, data)
+                error = format_error(path, data)
     except OSError as problem:
         return DataError(
             f"{path}: cannot be read ({problem.strerror}); check its permissions",
@@ -111,11 +112,22 @@ def image_error(path: Path, decode: bool) -> DataError | None:
     return _decode_error(path) if error is None and decode else error
 
 
-def _read_list(root: Path, split: Split, list_file: Path, classes: int) -> ImageList:
+class Line(NamedTuple):
+    """A line of a list, counted from 1; `error` says why it cannot be used."""
+
+    number: int
+    name: str
+    label: int
+    error: DataError | None = None
+
+
+def list_lines(list_file: Path, classes: int | None) -> Iterator[Line]:
+    """The entries of a list, good and bad, in its order; `classes` None: any label from 0 up.
+
+    A byte order mark, CRLF and empty lines are no errors. Raises OSError.
+    """
     # surrogateescape: a file name may be any bytes, and opens again under the same ones.
     text = list_file.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    files: list[str] = []
-    labels: list[int] = []
     line_of: dict[str, int] = {}
     # Not splitlines(): it also splits at characters that a file name may have in it.
     for number, line in enumerate(text.split("\n"), start=1):
@@ -124,33 +136,94 @@ def _read_list(root: Path, split: Split, list_file: Path, classes: int) -> Image
             continue
         cut = max(line.rfind(" "), line.rfind("\t"))
         name, label = line[: max(cut, 0)].rstrip(" \t"), line[cut + 1 :]
+        error = None
         if not name or name.startswith("/") or "\0" in name or not _is_integer(label):
-            raise DataError(
+            error = DataError(
                 f"{list_file}:{number}: {line[:200]!r} is not `relative/path label`; "
                 "correct the line",
                 Exit.BAD_LIST,
             )
-        if not 0 <= int(label) < classes:
-            raise DataError(
-                f"{list_file}:{number}: label {label} is outside 0 … {classes - 1}; correct the "
+            label = "-1"
+        elif ".." in name.split("/"):
+            error = DataError(
+                f"{list_file}:{number}: {name[:200]!r} leads out of the data folder; correct the "
+                "line",
+                Exit.BAD_LIST,
+            )
+        elif int(label) < 0 or (classes is not None and int(label) >= classes):
+            last = "" if classes is None else f" {classes - 1}"
+            error = DataError(
+                f"{list_file}:{number}: label {label} is outside 0 …{last}; correct the "
                 "list, or use a recipe with as many classes",
                 Exit.LABEL_OUT_OF_RANGE,
             )
-        if (first := line_of.setdefault(name, number)) != number:
-            raise DataError(
+        elif (first := line_of.setdefault(name, number)) != number:
+            error = DataError(
                 f"{list_file}:{number}: {name!r} is in line {first} already; remove one of them",
                 Exit.BAD_LIST,
             )
-        files.append(name)
-        labels.append(int(label))
-    if not files:
+        yield Line(number, name, int(label), error)
+
+
+def rooted(root: Path, split: Split, names: list[str]) -> list[str]:
+    """Names of a list relative to `root`: one form for the list and the tree, so one hash."""
+    if not names or _under_root(root, split, names[0]):
+        return names
+    return [f"{split}/{name}" for name in names]
+
+
+def missing(root: Path, files: list[str]) -> list[int]:
+    """Positions of files that are not there; scans each folder once, no stat per file."""
+    present: dict[str, set[str]] = {}
+    found = []
+    for index, name in enumerate(files):
+        folder, _, base = name.rpartition("/")
+        if folder not in present:
+            present[folder] = files_in(root / folder)
+        if base not in present[folder]:
+            found.append(index)
+    return found
+
+
+def files_in(folder: Path) -> set[str]:
+    """Names of the files in a folder, links to files included; empty where there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if _is_file(entry)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Sorted names of the folders in a split's folder: their order gives the labels."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def class_images(folder: Path) -> list[str]:
+    """Sorted names of the images in a class folder."""
+    return sorted(name for name in files_in(folder) if name.lower().endswith(EXTENSIONS))
+
+
+def _read_list(root: Path, split: Split, list_file: Path, classes: int) -> ImageList:
+    lines: list[Line] = []
+    for line in list_lines(list_file, classes):
+        if line.error is not None:
+            raise line.error
+        lines.append(line)
+    if not lines:
         raise DataError(f"{list_file}: the list is empty; {_HOW_TO_MAKE}", Exit.NO_DATA)
-    if not _under_root(root, split, files[0]):
-        # One form for the list and the tree, so that both have one hash.
-        files = [f"{split}/{name}" for name in files]
-    _check_exist(root, files, list_file, list(line_of.values()))
-    _check_class_count(list_file, len(set(labels)), classes)
-    return ImageList(root, files, np.array(labels, dtype=np.int64), classes)
+    files = rooted(root, split, [line.name for line in lines])
+    if absent := missing(root, files):
+        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise DataError(
+            f"{list_file}:{lines[absent[0]].number}: the list names {root / files[absent[0]]}, "
+            f"which is not there{more}; complete the data or correct the list",
+            Exit.LIST_MISSING_FILE,
+        )
+    labels = np.array([line.label for line in lines], dtype=np.int64)
+    _check_class_count(list_file, len(np.unique(labels)), classes)
+    return ImageList(root, files, labels, classes)
 
 
 def _is_integer(text: str) -> bool:
@@ -164,31 +237,11 @@ def _under_root(root: Path, split: Split, first: str) -> bool:
     return first.startswith(f"{split}/") and not (root / split / first).is_file()
 
 
-def _check_exist(root: Path, files: list[str], list_file: Path, lines: list[int]) -> None:
-    """Raises DataError for files that are not there; scans each folder once, no stat per file."""
-    present: dict[str, set[str]] = {}
-    missing = []
-    for index, name in enumerate(files):
-        folder, _, base = name.rpartition("/")
-        if folder not in present:
-            present[folder] = _files_in(root / folder)
-        if base not in present[folder]:
-            missing.append(index)
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise DataError(
-            f"{list_file}:{lines[missing[0]]}: the list names {root / files[missing[0]]}, which is "
-            f"not there{more}; complete the data or correct the list",
-            Exit.LIST_MISSING_FILE,
-        )
-
-
-def _files_in(folder: Path) -> set[str]:
+def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
+        return entry.is_file()
+    except OSError:  # a loop of links
+        return False
 
 
 def _read_tree(root: Path, split: Split, classes: int) -> ImageList:
@@ -198,9 +251,15 @@ def _read_tree(root: Path, split: Split, classes: int) -> ImageList:
             f"{root}: has neither {split}.txt nor a folder {split}; {_HOW_TO_MAKE}",
             Exit.NO_DATA,
         )
-    names = _class_folders(folder)
+    names = class_folders(folder)
+    if not names and (loose := len(class_images(folder))):
+        raise DataError(
+            f"{folder}: has {loose} images but no class folders, so their labels are not known; "
+            f"sort them into {folder}/<class>/, or add the list {split}.txt",
+            Exit.NO_DATA,
+        )
     if split == "val" and (root / "train").is_dir():
-        odd = sorted(set(names) ^ set(_class_folders(root / "train")))
+        odd = sorted(set(names) ^ set(class_folders(root / "train")))
         if odd:  # the labels of the two splits would not mean the same
             raise DataError(
                 f"{root}: class folder {odd[0]} is only in one of train and val (so are "
@@ -210,7 +269,7 @@ def _read_tree(root: Path, split: Split, classes: int) -> ImageList:
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        inside = sorted(f for f in _files_in(folder / name) if f.lower().endswith(EXTENSIONS))
+        inside = class_images(folder / name)
         files += [f"{split}/{name}/{file}" for file in inside]
         labels += [label] * len(inside)
     if not files:
@@ -223,11 +282,6 @@ def _read_tree(root: Path, split: Split, classes: int) -> ImageList:
     return ImageList(root, files, np.array(labels, dtype=np.int64), classes)
 
 
-def _class_folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-
-
 def _check_class_count(where: Path, found: int, classes: int) -> None:
     if found != classes:
         raise DataError(
@@ -237,7 +291,8 @@ def _check_class_count(where: Path, found: int, classes: int) -> None:
         )
 
 
-def _format_error(path: Path, data: mmap.mmap) -> DataError | None:
+def format_error(path: Path, data: mmap.mmap | bytes) -> DataError | None:
+    """What is wrong with the start or the end of an image file of at least one byte, or None."""
     if data[:8] == _PNG_START:
         ends = data.rfind(_PNG_END) >= 0
     elif data[:2] == _JPEG_START:
@@ -253,7 +308,7 @@ def _format_error(path: Path, data: mmap.mmap) -> DataError | None:
     return None if ends else _truncated(path, "is cut off: its end marker is missing")
 
 
-def _jpeg_ends(data: mmap.mmap) -> bool:
+def _jpeg_ends(data: mmap.mmap | bytes) -> bool:
     """Whether an end marker follows the start of the pixels; zeros or junk may follow it.
 
     Segments before the pixels are skipped by their length, since an EXIF thumbnail has an end

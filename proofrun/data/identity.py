@@ -1,0 +1,73 @@
+"""Which known data set this is, told by the data itself: class names and counts. Torch-free.
+
+A claim is judged on its own data set only, and a folder's name proves nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from proofrun.data.lists import ImageList, Split
+from proofrun.recipe import Data
+from proofrun.recipe_yaml import load_recipe
+
+OTHER = "other"
+
+#: What the class folders of each set are called.
+CLASS_NAMES = {
+    "ImageNet": re.compile(r"n\d{8}"),
+    "Cifar10": re.compile("airplane|automobile|bird|cat|deer|dog|frog|horse|ship|truck"),
+    "Digits": re.compile(r"digit_\d"),
+}
+
+#: Splits in which every class has as many images, by set.
+EQUAL_SHARES = {"ImageNet": ("val",), "Cifar10": ("train", "val")}
+
+_MOST = 0.9  # of the class names, and of the number of classes: a damaged set is still that set
+
+
+def published(recipes: Path) -> dict[str, Data]:
+    """What the recipes declare of each data set. Raises RecipeError."""
+    found: dict[str, Data] = {}
+    for path in sorted(recipes.glob("*/recipe.yaml")):
+        for name, recipe in load_recipe(path).items():
+            found.setdefault(name, recipe.data)
+    return found
+
+
+def resembles(names: Collection[str], sets: Mapping[str, Data]) -> str:
+    """The set that a folder with these class names is meant to be, complete or not."""
+    for name, data in sets.items():
+        pattern = CLASS_NAMES.get(name)
+        if pattern is None or not names:
+            continue
+        fitting = sum(1 for folder in names if pattern.fullmatch(folder))
+        expected = range(int(data.classes * _MOST), int(data.classes / _MOST) + 1)
+        if fitting >= _MOST * len(names) and len(names) in expected:
+            return name
+    return OTHER
+
+
+def identify(lists: Mapping[Split, ImageList], sets: Mapping[str, Data]) -> str:
+    """The set that these lists are, with all its classes and images; else `OTHER`."""
+    names = {split: class_names(images.files) for split, images in lists.items()}
+    every = set().union(*names.values())
+    guess = resembles(every, sets)
+    if guess == OTHER:
+        return OTHER
+    data = sets[guess]
+    whole = (
+        all(len(found) == data.classes for found in names.values())
+        and all(CLASS_NAMES[guess].fullmatch(name) for name in every)
+        and len(every) == data.classes
+        and len(lists["train"].files) == data.train_images
+        and len(lists["val"].files) == data.val_images
+    )
+    return guess if whole else OTHER
+
+
+def class_names(files: Collection[str]) -> set[str]:
+    """The class folders of `split/class/name` paths."""
+    return {parts[1] for name in files if len(parts := name.split("/")) > 2}

@@ -1,0 +1,1 @@
+"""The parts of `tools/dataset.py`: a module for each data set it prepares."""
