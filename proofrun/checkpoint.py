@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,13 +26,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from proofrun.errors import CheckpointError, LockedError, WriteError, one_line
+from proofrun.errors import CheckpointError, LockedError, WriteError
 from proofrun.faultpoints import fault_point
 from proofrun.saved import SCHEMA, all_in, meta_hash, read_meta, reason, verify
+from proofrun.weights import read_plain, read_weights
 
 KEEP = 2  # newest checkpoints kept besides best, marks and the end
 _TEMPORARY = ".tmp-"
@@ -103,15 +102,8 @@ def newest(folder: Path, warn: list[str]) -> Checkpoint | None:
 def load(path: Path) -> Checkpoint:
     """All of a checkpoint. No code that a foreign file may hold is run. Raises CheckpointError."""
     meta = verify(path)
-    try:
-        model = load_file(path / "model.safetensors")
-        train = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: train.pt holds more than tensors and plain values; nothing of it was run"
-        ) from None
-    except Exception as error:
-        raise CheckpointError(f"{path}: cannot be loaded: {one_line(error)}") from None
+    model = read_weights(path / "model.safetensors")
+    train = read_plain(path / "train.pt")
     return Checkpoint(path, model, train, meta)
 
 
