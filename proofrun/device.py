@@ -9,9 +9,12 @@ from __future__ import annotations
 import glob
 import importlib
 import os
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from proofrun.errors import DeviceError
 from proofrun.recipe import Amp, Precision, PrecisionRules
@@ -140,6 +143,15 @@ def lost_a_peer(error: BaseException) -> bool:
     )
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the card or on the host; each allocator says it its way."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation")
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in said for word in (*words, "bad_alloc"))
+    )
+
+
 class Device:
     """An opened device and this process's place among the ranks.
 
@@ -220,6 +232,19 @@ class Device:
             return cpu_name()
         module = getattr(torch, self.backend.torch_type)
         return str(module.get_device_name(self.local_rank))
+
+    def memory_left(self) -> int | None:
+        """Bytes that this process may still take on its device; None: the backend cannot tell."""
+        import torch
+
+        if self.kind != "CPU":
+            ask = getattr(getattr(torch, self.backend.torch_type), "mem_get_info", None)
+            return int(ask(self.local_rank)[0]) if ask else None
+        left = psutil.virtual_memory().available
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            left = min(left, limit - psutil.Process().memory_info().vms)
+        return max(left, 0)
 
     @property
     def dali_device_id(self) -> int | None:

@@ -20,7 +20,7 @@ from proofrun.cluster import roll_call
 from proofrun.data import Shard, open_train
 from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
-from proofrun.device import Device, lost_a_peer
+from proofrun.device import Device, lost_a_peer, out_of_memory
 from proofrun.errors import (
     CheckpointError,
     Exit,
@@ -32,6 +32,7 @@ from proofrun.errors import (
     one_line,
 )
 from proofrun.evaluate import Inputs
+from proofrun.infer import InferJob, Place, infer
 from proofrun.models import build_model
 from proofrun.optim import Stepper, build_optimizer, build_scaler
 from proofrun.progress import Progress
@@ -42,17 +43,21 @@ from proofrun.window import Window
 
 
 def run_rank(run_dir: Path, signals: list[int]) -> Exit:
-    """Train one rank of the run in `run_dir`; errors become a status and an exit code.
+    """Do one rank of the run in `run_dir`; errors become a status and an exit code.
 
     `signals` is filled by the handler of SIGTERM and SIGINT.
     """
     rank = int(os.environ.get("RANK", "0"))
-    job: Job | None = None
+    job: Job | InferJob | None = None
     reserve(run_dir, rank)
     try:
         plan = Plan.load(run_dir / "recipe.yaml")
-        job = open_job(plan, run_dir, signals)
-        code = train(job)
+        if plan.name.task == "Infer":
+            job = open_infer(plan, run_dir, signals)
+            code = infer(job)
+        else:
+            job = open_job(plan, run_dir, signals)
+            code = train(job)
         message = "finished" if code is Exit.OK else "stopped by a signal; the same command goes on"
         weights = checkpoint.state_hash(job.state.model.state_dict())
         _leave(job, run_dir, rank, code, message, weights)
@@ -63,7 +68,10 @@ def run_rank(run_dir: Path, signals: list[int]) -> Exit:
     except Exception as error:
         with suppress(OSError):  # stderr is a file in the run folder, whose disk may be full
             traceback.print_exc()
-        if lost_a_peer(error):
+        if out_of_memory(error):
+            code = Exit.OUT_OF_MEMORY
+            message = f"out of memory: use a smaller --set batch.per_card ({one_line(error)[:200]})"
+        elif lost_a_peer(error):
             code, message = Exit.WORKER_DIED, f"rank {rank} lost another rank"
         else:
             code, message = Exit.INTERNAL, f"{type(error).__name__}: {one_line(error)}"
@@ -72,7 +80,12 @@ def run_rank(run_dir: Path, signals: list[int]) -> Exit:
 
 
 def _leave(
-    job: Job | None, run_dir: Path, rank: int, code: Exit, message: str, weights: str | None
+    job: Job | InferJob | None,
+    run_dir: Path,
+    rank: int,
+    code: Exit,
+    message: str,
+    weights: str | None,
 ) -> None:
     """Write this rank's status, and on rank 0 the last events."""
     status = Status(code=int(code), message=message, rank=rank, t_wall=time.time())
@@ -103,19 +116,9 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
 
     Raises DeviceError, DataError, CheckpointError, ResumeError.
     """
-    start = os.environ.get("PROOFRUN_STARTED")
-    clock = events.Clock(float(start) if start else None)
-    plan = roll_call(plan)
-    device = Device(plan.device, plan.precision, plan.recipe.precision)
+    clock, plan, device, shard = _begin(plan)
     data = plan.recipe.data
     train_list, val_list = open_lists(plan)
-    shard = Shard(
-        rank=device.rank,
-        world=device.world,
-        threads=int(os.environ.get("PROOFRUN_LOADER_THREADS", "1")),
-        device_id=device.dali_device_id,
-    )
-
     held = hold(run_dir) if device.rank == 0 else None
     torch.manual_seed(plan.seed)
     try:
@@ -163,11 +166,7 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
         shard=shard,
         clock=clock,
         writer=writer,
-        progress=Progress(
-            show=device.rank == 0,
-            bar=os.environ.get("PROOFRUN_PROGRESS") == "bar",
-            columns=int(columns) if (columns := os.environ.get("COLUMNS", "")).isdecimal() else 100,
-        ),
+        progress=_progress(device),
         window=Window(
             plan.log_interval,
             device.torch_device,
@@ -184,6 +183,54 @@ def open_job(plan: Plan, run_dir: Path, signals: list[int]) -> Job:
     if writer is not None:
         _announce(job, writer, parameters, saved)
     return job
+
+
+def open_infer(plan: Plan, run_dir: Path, signals: list[int]) -> InferJob:
+    """Everything a rank needs before it reads the first weights. Raises DeviceError, DataError."""
+    clock, plan, device, shard = _begin(plan)
+    held = hold(run_dir) if device.rank == 0 else None
+    writer = events.EventWriter(run_dir / "events.jsonl", clock) if device.rank == 0 else None
+    model = build_model(ROOT / plan.recipe_dir, plan.recipe.model, plan.recipe.data.classes)
+    job = InferJob(
+        plan=plan,
+        run_dir=run_dir,
+        device=device,
+        val=open_lists(plan)[1],
+        shard=shard,
+        clock=clock,
+        writer=writer,
+        progress=_progress(device),
+        signals=signals,
+        lock=held,
+        state=Place(model),
+    )
+    if writer is not None:
+        _announce(job, writer, sum(p.numel() for p in model.parameters()), None)
+    return job
+
+
+def _begin(plan: Plan) -> tuple[events.Clock, Plan, Device, Shard]:
+    """What every rank opens first; with several nodes they meet here."""
+    start = os.environ.get("PROOFRUN_STARTED")
+    clock = events.Clock(float(start) if start else None)
+    plan = roll_call(plan)
+    device = Device(plan.device, plan.precision, plan.recipe.precision)
+    shard = Shard(
+        rank=device.rank,
+        world=device.world,
+        threads=int(os.environ.get("PROOFRUN_LOADER_THREADS", "1")),
+        device_id=device.dali_device_id,
+    )
+    return clock, plan, device, shard
+
+
+def _progress(device: Device) -> Progress:
+    columns = os.environ.get("COLUMNS", "")
+    return Progress(
+        show=device.rank == 0,
+        bar=os.environ.get("PROOFRUN_PROGRESS") == "bar",
+        columns=int(columns) if columns.isdecimal() else 100,
+    )
 
 
 def hold(run_dir: Path) -> IO[str]:
@@ -263,7 +310,7 @@ def _read_newest(run_dir: Path, world: int, plan: Plan) -> dict[str, Any] | None
 
 
 def _announce(
-    job: Job, writer: events.EventWriter, parameters: int, saved: dict[str, Any] | None
+    job: Job | InferJob, writer: events.EventWriter, parameters: int, saved: dict[str, Any] | None
 ) -> None:
     """The first events of a process: what it runs, and from where it goes on."""
     plan, device = job.plan, job.device
