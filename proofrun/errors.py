@@ -56,6 +56,7 @@ class Exit(IntEnum):
     WORKER_DIED = 41
     BAD_COUNT = 42
     OUT_OF_MEMORY = 44
+    EXPORT_DIFFERS = 45
     INTERNAL = 70
     INTERRUPTED = 75
 
@@ -95,6 +96,8 @@ MEANING: dict[Exit, str] = {
     Exit.WORKER_DIED: "a rank died without saying why (killed, out of memory, crashed)",
     Exit.BAD_COUNT: "an evaluation did not score every image exactly once",
     Exit.OUT_OF_MEMORY: "a batch does not fit into the device's memory; the line says which does",
+    Exit.EXPORT_DIFFERS: "`export.py` only: the exported file computes something else, and was not "
+    "kept",
     Exit.INTERNAL: "a defect of proofrun: the traceback is in stdout.log of the run, or printed",
     Exit.INTERRUPTED: "stopped by a signal: the same command goes on from what was saved",
 }

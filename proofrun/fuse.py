@@ -9,8 +9,31 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from proofrun.device import Device
+from proofrun.errors import CheckpointError
+from proofrun.pretrained import Loaded
+
 #: Largest difference between the logits of both forms, relative to the largest logit.
 TOLERANCE = 1e-4
+
+
+def ready(weights: Loaded, model: nn.Module, device: Device) -> tuple[nn.Module, float]:
+    """`model` as it is run: fused, channels-last, in the device's precision, on the device.
+
+    Also how far the fused logits are from `model`'s, see `difference`. Raises CheckpointError when
+    that is more than TOLERANCE.
+    """
+    net = fused(model)
+    apart = difference(model, net, weights.recipe.data.eval[0].crop)
+    if not apart <= TOLERANCE:
+        raise CheckpointError(
+            f"{weights.path}: fusing BatchNorm changes the logits by {apart:.1e}, more than "
+            f"{TOLERANCE:g}: its statistics are not usable; check the training that made it"
+        )
+    amp = device.amp
+    net = net.to(device.torch_device, getattr(torch, amp.dtype) if amp else torch.float32)
+    laid: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return laid, apart
 
 
 def fused(model: nn.Module) -> nn.Module:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import nn
 
 from proofrun import events, latency
@@ -18,7 +17,7 @@ from proofrun.data.lists import ImageList
 from proofrun.device import Device
 from proofrun.errors import CheckpointError, Exit, ProofrunError, one_line
 from proofrun.evaluate import Inputs, Score, evaluate
-from proofrun.fuse import TOLERANCE, difference, fused
+from proofrun.fuse import ready
 from proofrun.memory import check_batch, fits
 from proofrun.pretrained import Loaded, load
 from proofrun.progress import Progress
@@ -157,31 +156,15 @@ def _score_all(job: InferJob, weights: Loaded, bn: Statistics, model: nn.Module)
     """By every protocol of the recipe; the first is the one that ranks."""
     job.state = Place(model, weights.step)
     job.epoch = weights.epoch
-    net = _network(job, weights, model)
     data = weights.recipe.data
+    net, apart = ready(weights, model, job.device)
+    job.progress.say(
+        f"{in_checkout(weights.path)}: {weights.origin}; conv+BN fused, logits apart by {apart:.1e}"
+    )
     inputs = Inputs(data.normalize, job.device.torch_device, weights.bgr)
     check_batch(net, inputs, max(p.crop for p in data.eval), job.plan.per_card_batch, job.device)
     scores = [_score(job, weights, bn, net, inputs, protocol) for protocol in data.eval]
     return Scored(weights, bn, model, net, inputs, scores[0])
-
-
-def _network(job: InferJob, weights: Loaded, model: nn.Module) -> nn.Module:
-    """Fused, channels-last, in the run's precision, on the device."""
-    net = fused(model)
-    apart = difference(model, net, weights.recipe.data.eval[0].crop)
-    job.progress.say(
-        f"{in_checkout(weights.path)}: {weights.origin}; conv+BN fused, logits apart by {apart:.1e}"
-    )
-    if not apart <= TOLERANCE:
-        raise CheckpointError(
-            f"{weights.path}: fusing BatchNorm changes the logits by {apart:.1e}, more than "
-            f"{TOLERANCE:g}: its statistics are not usable; check the training that made it",
-            Exit.BAD_CHECKPOINT,
-        )
-    amp = job.device.amp
-    net = net.to(job.device.torch_device, getattr(torch, amp.dtype) if amp else torch.float32)
-    laid: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return laid
 
 
 def _score(
