@@ -83,7 +83,9 @@ def class_names(data: str, given: str | None, classes: int) -> list[str]:
         return numbers
     names: list[str] = []
     if (root / "classes.txt").is_file():
-        names = (root / "classes.txt").read_text(encoding="utf-8").splitlines()
+        # a line is the class folder, and behind a space what the class is called, if that is known
+        lines = (root / "classes.txt").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(" ")[2] or line for line in lines]
     elif (root / "val").is_dir():
         names = sorted(path.name for path in (root / "val").iterdir() if path.is_dir())
     return names if len(names) == classes else numbers
