@@ -111,14 +111,16 @@ def recipe_of(path: Path, data: str | None = None) -> tuple[Path, Recipe]:
     `data`: which data set, where a file does not tell. Raises CheckpointError, RecipeError.
     """
     if plan := _plan_of(path):
-        return ROOT / plan.recipe_dir, plan.recipe
+        folder, own = ROOT / plan.recipe_dir, plan.recipe
+        now = load_recipe(folder / "recipe.yaml").get(own.data.name)
+        return folder, now or own
     if is_checkpoint(path):
         state: Mapping[str, Tensor] = checkpoint.load(path).model
     else:
         state = _state_in(read_plain(path))
     said = []
-    for folder in sorted((ROOT / "recipes").glob("*/recipe.yaml")):
-        recipes = load_recipe(folder)
+    for file in sorted((ROOT / "recipes").glob("*/recipe.yaml")):
+        recipes = load_recipe(file)
         name = next(iter(recipes.values())).name
         try:
             classes = len(convert(state, name)["fc.weight"])
@@ -127,7 +129,7 @@ def recipe_of(path: Path, data: str | None = None) -> tuple[Path, Recipe]:
             continue
         fits = {d: r for d, r in recipes.items() if r.data.classes == classes and data in (None, d)}
         if len(fits) == 1:
-            return folder.parent, next(iter(fits.values()))
+            return file.parent, next(iter(fits.values()))
         known = ", ".join(f"{d} has {r.data.classes}" for d, r in recipes.items())
         advice = (
             f"say which: --dataset {' or '.join(fits)}" if fits else f"of its data sets {known}"
