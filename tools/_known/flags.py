@@ -10,7 +10,7 @@ import argparse
 from proofrun.errors import Parser, UsageError, whole
 
 
-def train_parser() -> Parser:
+def training_parser() -> Parser:
     """The flags of `train.py`."""
     parser = Parser(
         prog="train.py",
@@ -46,7 +46,7 @@ def train_parser() -> Parser:
     return parser
 
 
-def test_parser() -> Parser:
+def scoring_parser() -> Parser:
     """The flags of `test.py`: ours, and those of the Ascend recipe."""
     parser = Parser(
         prog="test.py",

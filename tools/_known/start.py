@@ -15,7 +15,7 @@ from proofrun.candidates import weights_at
 from proofrun.errors import DeviceError, UsageError
 from proofrun.recipe import Precision
 
-from .flags import parse_launch, test_parser, train_parser
+from .flags import parse_launch, scoring_parser, training_parser
 from .reading import Reading, read_test, read_train, recipe_by
 
 
@@ -53,8 +53,8 @@ def main_script(task: str, argv: list[str] | None = None) -> NoReturn:
 def reading_of(task: str, argv: list[str], cards: int | None) -> Reading:
     """What the flags of train.py or test.py mean. Raises ProofrunError."""
     if task == "train":
-        return read_train(train_parser().parse_args(argv), cards or 1)
-    return _reading_of_test(test_parser().parse_args(argv), cards)
+        return read_train(training_parser().parse_args(argv), cards or 1)
+    return _reading_of_test(scoring_parser().parse_args(argv), cards)
 
 
 def _reading_of_test(options: argparse.Namespace, cards: int | None) -> Reading:
