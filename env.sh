@@ -4,10 +4,14 @@
 
 # ImageNet as train/<wnid>/*, val/<wnid>/*, with or without train.txt and val.txt
 export IMAGENET_TRAIN_DATASET="${IMAGENET_TRAIN_DATASET:-data/imagenet}"
+# CIFAR-10 as PNG files, made by `python tools/dataset.py prepare cifar10`
+export CIFAR10_DATASET="${CIFAR10_DATASET:-data/cifar10}"
 # the embedded digits, made by `python tools/dataset.py prepare digits`
 export DIGITS_DATASET="${DIGITS_DATASET:-data/digits}"
 # one folder a run: <logs>/<run name>/<number>/
 export PROOFRUN_LOGS="${PROOFRUN_LOGS:-logs}"
+# Manifests of data that cannot be written: by default in .cache of the log folder.
+# export PROOFRUN_CACHE=/var/cache/proofrun
 # Threads of one rank, to decode and to compute: launch shares the cores out unless these are set.
 # export PROOFRUN_LOADER_THREADS=8
 # export OMP_NUM_THREADS=8

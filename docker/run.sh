@@ -4,7 +4,8 @@
 #   --mount           mount this checkout over the image's source; any base image with the packages
 #   --backend NAME    cpu, cuda, npu or mlu; from the device in the run's name unless given
 #   --cards LIST      all (default), or indices such as 0,1
-#   --data DIR        ImageNet; mounted read-only ($IMAGENET_TRAIN_DATASET unless given)
+#   --data DIR        ImageNet, or CIFAR-10 for a run on it; mounted read-only
+#                     ($IMAGENET_TRAIN_DATASET or $CIFAR10_DATASET unless given)
 #   --logs DIR        gets the run folders ($PROOFRUN_LOGS, logs/ unless given)
 #   --shm SIZE        shared memory for the loaders and the collectives (8g)
 #   --network NAME    none (default; host where NNODES is above 1)
@@ -54,7 +55,11 @@ done
 . "$root/env.sh"
 in_root() { if [[ "$1" == /* ]]; then echo "$1"; else echo "$root/$1"; fi; }
 logs="${logs:-$(in_root "$PROOFRUN_LOGS")}"
-data="${asked_data:-$(in_root "$IMAGENET_TRAIN_DATASET")}"
+case "$1" in
+  *-Cifar10_*) set=cifar10 variable=CIFAR10_DATASET ;;
+  *) set=imagenet variable=IMAGENET_TRAIN_DATASET ;;
+esac
+data="${asked_data:-$(in_root "${!variable}")}"
 
 if [[ -z "$backend" ]]; then
   case "$1" in
@@ -155,7 +160,7 @@ command+=(
 )
 if [[ -d "$data" ]]; then
   data="$(realpath -- "$data")"
-  command+=(--mount "$(bind "$data" /data/imagenet readonly)" -e IMAGENET_TRAIN_DATASET=/data/imagenet)
+  command+=(--mount "$(bind "$data" "/data/$set" readonly)" -e "$variable=/data/$set")
 elif [[ -n "$asked_data" ]]; then
   die 20 "the data folder $data does not exist, or is no folder"
 fi

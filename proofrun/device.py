@@ -80,6 +80,35 @@ def cards_on_host(kind: DeviceKind) -> int | None:
     return count
 
 
+def cards_in_torch(kind: DeviceKind) -> int:
+    """Cards of this kind that the installed torch can open. Raises ImportError, DeviceError."""
+    import torch
+
+    backend = BACKENDS[kind]
+    _import_plugin(kind)
+    module = getattr(torch, backend.torch_type, None)
+    return int(module.device_count()) if module is not None and module.is_available() else 0
+
+
+def torch_build() -> str:
+    """What the installed torch is built for, e.g. `2.13.0+cpu, CPU only`. Raises ImportError."""
+    import torch
+
+    cuda = torch.version.cuda
+    return f"{torch.__version__}, {f'for CUDA {cuda}' if cuda else 'without CUDA'}"
+
+
+def _import_plugin(kind: DeviceKind) -> None:
+    if plugin := BACKENDS[kind].plugin:
+        try:
+            importlib.import_module(plugin)
+        except Exception as error:  # a plugin without its driver raises anything
+            raise DeviceError(
+                f"{kind}: `import {plugin}` failed: {error}; install the vendor's PyTorch plugin "
+                "and driver"
+            ) from None
+
+
 def kind_on_host() -> DeviceKind:
     """The accelerator that this host has, else CPU."""
     return next((kind for kind in BACKENDS if cards_on_host(kind)), "CPU")
@@ -181,14 +210,7 @@ class Device:
         import torch
 
         name = self.backend.torch_type
-        if self.backend.plugin:
-            try:
-                importlib.import_module(self.backend.plugin)
-            except Exception as error:  # a plugin without its driver raises anything
-                raise DeviceError(
-                    f"{self.kind}: `import {self.backend.plugin}` failed: {error}; "
-                    "install the vendor's PyTorch plugin and driver"
-                ) from None
+        _import_plugin(self.kind)
         if self.kind == "CPU":
             return torch.device("cpu")
         module = getattr(torch, name, None)

@@ -44,6 +44,7 @@ class Exit(IntEnum):
     CLASS_COUNT = 25
     BAD_LIST = 26
     IMAGE_COUNT = 27
+    BAD_ARCHIVE = 28
     DATA_CHANGED = 29
     RESUME_REFUSED = 30
     BAD_CHECKPOINT = 31
@@ -83,6 +84,7 @@ MEANING: dict[Exit, str] = {
     Exit.BAD_LIST: "a list has a line that is not `path label`, an entry twice, a label that is "
     "not its class's, or images of the other split",
     Exit.IMAGE_COUNT: "the data has fewer or more images than the recipe",
+    Exit.BAD_ARCHIVE: "an archive is damaged, not the published one, or not safe to unpack",
     Exit.DATA_CHANGED: "the data is not what was fingerprinted: see `--accept-changed-data`",
     Exit.RESUME_REFUSED: "the interrupted run had another recipe, override or data: see `--new`",
     Exit.BAD_CHECKPOINT: "a checkpoint is damaged, or none of the run can be loaded",
@@ -145,6 +147,10 @@ class DataError(ProofrunError):
     """Give the exit code that fits: several kinds of bad data have one each."""
 
     exit_code = Exit.NO_DATA
+
+
+class ArchiveError(ProofrunError):
+    exit_code = Exit.BAD_ARCHIVE
 
 
 class CheckpointError(ProofrunError):

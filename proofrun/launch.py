@@ -175,7 +175,8 @@ def make_plan(
         overrides["accept_changed_data"] = True
     seen = None
     if options.loader != "synthetic":
-        seen = preflight.check_data(data_dir, recipe.data, preflight.cache_dir(logs), accept)
+        cache = preflight.cache_dir(logs)
+        seen = preflight.check_data(data_dir, recipe.data, cache, options.loader, accept)
     steps = options.throughput or options.max_steps
     plan = Plan(
         run=str(name),
@@ -196,7 +197,7 @@ def make_plan(
         latency=not options.no_latency,
     )
     preflight.check_batch(plan)
-    threads = os.environ.get("PROOFRUN_LOADER_THREADS") or share(plan)
+    threads = (os.environ | environment(plan, nodes))["PROOFRUN_LOADER_THREADS"]
     preflight.check_shared_memory(plan, int(threads))
     return plan, seen.provenance() if seen else None
 
@@ -234,6 +235,7 @@ def command(plan: Plan, nodes: Nodes, run_dir: Path) -> list[str]:
 
 def environment(plan: Plan, nodes: Nodes) -> dict[str, str]:
     """What the ranks get besides the caller's environment."""
+    share = max(1, device.usable_cores() // plan.world.cards)
     own = {
         "PROOFRUN_STARTED": repr(time.monotonic()),
         "PROOFRUN_PROGRESS": "bar" if sys.stdout.isatty() else "lines",
@@ -250,13 +252,8 @@ def environment(plan: Plan, nodes: Nodes) -> dict[str, str]:
         own["COLUMNS"] = str(os.get_terminal_size().columns or 100)
     for name in THREADS:
         if not os.environ.get(name):
-            own[name] = str(share(plan))
+            own[name] = str(share)
     return own
-
-
-def share(plan: Plan) -> int:
-    """Cores of each rank."""
-    return max(1, device.usable_cores() // plan.world.cards)
 
 
 THREADS = ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS")

@@ -28,10 +28,10 @@ MAX_SKIPPED_IN_A_ROW = 20
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps_per_epoch: int) -> float:
-    """The rate of one step (counted from 0). Rates change at epochs; only a warm-up is per step.
+    """The rate of one step (counted from 0). Rates change at epochs, or at a milestone within one.
 
-    Warm-up rises linearly to `peak` over `warmup_epochs`. The cosine is per epoch, as in the Ascend
-    source: min + (peak - min) * (1 + cos(pi * epoch / epochs)) / 2.
+    Warm-up rises linearly to `peak` over `warmup_epochs`, step by step. The cosine is per epoch, as
+    in the Ascend source: min + (peak - min) * (1 + cos(pi * epoch / epochs)) / 2.
     """
     warmup = schedule.warmup_epochs * steps_per_epoch
     if step < warmup:
@@ -41,7 +41,8 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps_per_epoch: i
         case StepSchedule():
             return peak * schedule.gamma ** (epoch // schedule.every_epochs)
         case MultiStepSchedule():
-            return peak * schedule.gamma ** sum(epoch >= m for m in schedule.milestones)
+            passed = sum(step >= m * steps_per_epoch for m in schedule.milestones)
+            return peak * schedule.gamma**passed
         case CosineSchedule():
             half = (1 + math.cos(math.pi * epoch / schedule.epochs)) / 2
             return schedule.min_lr + (peak - schedule.min_lr) * half

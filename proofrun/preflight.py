@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 
 from proofrun import bootstrap, device
+from proofrun.data import LoaderName
+from proofrun.data.entries import undecodable_name
 from proofrun.data.fingerprint import Seen, settle
 from proofrun.data.identity import identify, published
 from proofrun.data.lists import ImageList, Split, check_images, read_split
@@ -21,12 +23,16 @@ from proofrun.errors import (
     UsageError,
     WriteError,
 )
-from proofrun.recipe import Data
+from proofrun.recipe import Data, Recipe
 from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, RunName
 
 #: The variable of env.sh that holds each data set's folder, and how to make that folder.
-DATA_VARIABLE = {"ImageNet": "IMAGENET_TRAIN_DATASET", "Digits": "DIGITS_DATASET"}
+DATA_VARIABLE = {
+    "ImageNet": "IMAGENET_TRAIN_DATASET",
+    "Cifar10": "CIFAR10_DATASET",
+    "Digits": "DIGITS_DATASET",
+}
 
 #: Files whose first and last bytes are read: all of a small set, a sample of a large one.
 SAMPLE = 5000
@@ -85,7 +91,7 @@ def _possible(name: RunName) -> str:
         for run in candidates
         if run.device == kind and run.task == name.task and (cards is None or run.cards <= cards)
     ]
-    # On a CPU only the rehearsals are declared; one process first.
+    # A tie goes to the rehearsal, which a recipe declares before its other data sets.
     fits.sort(key=lambda run: (run.data != name.data, run.precision != name.precision, run.cards))
     return str(fits[0]) if fits else str(name)
 
@@ -128,7 +134,9 @@ def cache_dir(logs: Path) -> Path:
     return bootstrap.folder("PROOFRUN_CACHE", str(logs / ".cache"), None)
 
 
-def check_data(root: Path, data: Data, cache: Path, accept: bool = False) -> Seen:
+def check_data(
+    root: Path, data: Data, cache: Path, loader: LoaderName = "dali", accept: bool = False
+) -> Seen:
     """Read both lists, sample the files, and see that the content is what was fingerprinted.
 
     `accept` takes changed data as it is. Raises DataError.
@@ -143,6 +151,12 @@ def check_data(root: Path, data: Data, cache: Path, accept: bool = False) -> See
                 "complete the data; on other data of your own, say so with --set "
                 f"data.{split}_images={len(images.files)}",
                 Exit.IMAGE_COUNT,
+            )
+        odd = undecodable_name(images.files) if loader == "dali" else None
+        if odd is not None:
+            raise DataError(
+                f"{root}: the name {odd!r} is not UTF-8, and DALI cannot open it; rename the file",
+                Exit.IMAGE_INVALID,
             )
         check_images(images, sample=SAMPLE, seed=0)
         lists[split] = images
@@ -166,7 +180,7 @@ def check_shared_memory(plan: Plan, workers: int, folder: Path = SHARED_MEMORY) 
     if plan.device != "CPU" and plan.world.cards > 1:
         need += plan.world.cards * COLLECTIVE_BYTES
         users.append(f"{plan.world.cards} cards")
-    free = _free(folder)
+    free = free_bytes(folder)
     if need > free:
         raise ProofrunError(
             f"{folder} has {free >> 20} MiB free, {' and '.join(users)} need about "
@@ -180,18 +194,23 @@ def check_space(plan: Plan, run_dir: Path) -> None:
     """Raises WriteError when the checkpoints that the run will keep do not fit on its disk."""
     if plan.purpose != "full" or plan.name.task == "Infer":
         return  # a measurement saves once, and small; inference nothing
-    kept = CHECKPOINTS + len(plan.recipe.marks_s)
     there = sum(path.stat().st_size for path in run_dir.glob("checkpoints/*/*") if path.is_file())
-    need = kept * plan.recipe.model.parameters * BYTES_PER_PARAMETER - there
-    free = _free(run_dir)
+    need = checkpoint_bytes(plan.recipe) - there
+    free = free_bytes(run_dir)
     if need > free:
         raise WriteError(
-            f"{run_dir}: has {free >> 20} MiB free, the run's {kept} checkpoints need about "
+            f"{run_dir}: has {free >> 20} MiB free, the run's checkpoints need about "
             f"{need >> 20} MiB more; free space, or give another --logs DIR"
         )
 
 
-def _free(folder: Path) -> int:
+def checkpoint_bytes(recipe: Recipe) -> int:
+    """What all checkpoints that a run keeps take at once."""
+    kept = CHECKPOINTS + len(recipe.marks_s)
+    return kept * recipe.model.parameters * BYTES_PER_PARAMETER
+
+
+def free_bytes(folder: Path) -> int:
     """Bytes that may be written there; 0 where there is no such folder."""
     try:
         return shutil.disk_usage(folder).free

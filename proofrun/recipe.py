@@ -1,13 +1,14 @@
 """The schema of `recipes/<model>/recipe.yaml`. Torch-free; `proofrun.recipe_yaml` reads the file.
 
 A recipe file says everything about one network's published training; its `rehearsal` section says
-only in what the run on the embedded digits differs. `load_recipe` returns one complete `Recipe`
-per data set. A typo is refused with file, line and the nearest valid key.
+only in what the run on the embedded digits differs, and each entry of `variants` in what one on
+another data set does. `load_recipe` returns one complete `Recipe` per data set. A typo is refused
+with file, line and the nearest valid key.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +20,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=16, le=4096)]  # pixels of a network's input
 Area = Annotated[float, Field(gt=0, le=1)]
+Padding = Annotated[int, Field(ge=1, le=4096)]  # pixels on each side of an image
 
 
 class Strict(BaseModel):
@@ -44,19 +46,47 @@ class ColorJitter(Strict):
     hue: Annotated[float, Field(ge=0, le=0.5)]
 
 
+class RandomArea(NamedTuple):
+    """A crop of any place and size: smallest and largest share of the image, and width / height."""
+
+    area: tuple[float, float]
+    ratio: tuple[float, float]
+
+
+class PaddedPlace(NamedTuple):
+    """A crop as large as the image, from anywhere in the image with a black border of `pixels`."""
+
+    pixels: int
+
+
 class TrainInput(Strict):
+    """Crop, resize to a square, flip, jitter. The crop has area and ratio, or else a padding."""
+
     image_size: Side
-    crop_area: tuple[Area, Area] = Field(description="smallest and largest share of the image")
-    crop_ratio: tuple[Positive, Positive] = Field(description="smallest and largest width / height")
+    crop_area: tuple[Area, Area] | None = None
+    crop_ratio: tuple[Positive, Positive] | None = None
+    # left out where there is none: recipes, and hashes of runs, are what they were without it
+    crop_padding: Padding | None = Field(default=None, exclude_if=lambda pixels: pixels is None)
     interpolation: Literal["bilinear"]
     antialias: bool
     flip_probability: Fraction
     color_jitter: ColorJitter | None = None
 
+    @property
+    def crop(self) -> RandomArea | PaddedPlace:
+        """How a training image is cropped, at its own size: everything else comes after it."""
+        if self.crop_area is not None and self.crop_ratio is not None:
+            return RandomArea(self.crop_area, self.crop_ratio)
+        assert self.crop_padding is not None
+        return PaddedPlace(self.crop_padding)
+
     @model_validator(mode="after")
-    def _in_order(self) -> Self:
+    def _one_crop(self) -> Self:
+        given = [self.crop_area is not None, self.crop_ratio is not None]
+        if given not in ([True] * 2, [False] * 2) or given[0] != (self.crop_padding is None):
+            raise ValueError("give crop_area and crop_ratio, or else crop_padding, the others null")
         for name in ("crop_area", "crop_ratio"):
-            low, high = getattr(self, name)
+            low, high = getattr(self, name) or (0, 0)
             if low > high:
                 raise ValueError(f"{name}: {low} is larger than {high}; the smaller comes first")
         return self
@@ -146,7 +176,9 @@ class StepSchedule(_Schedule):
 
 class MultiStepSchedule(_Schedule):
     kind: Literal["multistep"]
-    milestones: tuple[Count, ...]
+    milestones: tuple[Annotated[float | int, Field(gt=0)], ...] = Field(
+        description="epochs; a fraction changes the rate within one"
+    )
     gamma: Positive
 
 
@@ -187,7 +219,7 @@ class Loss(Strict):
 
 
 class Amp(Strict):
-    """Mixed precision on accelerators. `loss_scale`: a number, "dynamic", or none (bf16)."""
+    """Mixed precision on accelerators. `loss_scale`: a number, "dynamic", or none."""
 
     dtype: Literal["float16", "bfloat16"]
     loss_scale: Positive | Literal["dynamic"] | None

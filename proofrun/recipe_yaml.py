@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from proofrun.errors import RecipeError, one_line
 from proofrun.recipe import Recipe
+
+Loc = tuple[str | int, ...]
+
+#: Keys of a file for further data protocols: one section, or a list of them, laid over the recipe.
+_SECTIONS = ("rehearsal", "variants")
 
 
 class _Yaml12Loader(yaml.SafeLoader):
@@ -35,11 +41,16 @@ class _Yaml12Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Yaml12Dumper(yaml.SafeDumper):
+    """Puts in quotes what `_Yaml12Loader` would read as a number: `1e-2`, as a source wrote it."""
+
+
+for _class in (_Yaml12Loader, _Yaml12Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 class _NoAliasLoader(_Yaml12Loader):
@@ -60,6 +71,11 @@ def parse_yaml(text: str, aliases: bool = True) -> Any:
         raise yaml.YAMLError("nested too deeply") from None
     except ValueError as error:  # 2020-13-45 looks like a date and is none
         raise yaml.YAMLError(one_line(error)) from None
+
+
+def dump_yaml(plain: Any) -> str:
+    """Plain values as YAML that `parse_yaml` reads as the same values."""
+    return yaml.dump(plain, Dumper=_Yaml12Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def yaml_reason(error: yaml.YAMLError) -> str:
@@ -85,18 +101,33 @@ def load_recipe(path: Path) -> dict[str, Recipe]:
         raise RecipeError(f"{path}: not YAML: {yaml_reason(error)}; correct it there") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}:1: a recipe is a mapping of sections, like `name: …`")
-    rehearsal = raw.pop("rehearsal", None)
+    extra = {key: raw.pop(key) for key in _SECTIONS if key in raw}
     published = _validate(raw, path, lines, ())
     recipes = {published.data.name: published}
-    if rehearsal is not None:
-        if not isinstance(rehearsal, dict):
-            raise RecipeError(f"{path}:{lines[('rehearsal',)]}: rehearsal must be a mapping")
-        merged = deep_merge(raw, rehearsal)
-        small = _validate(merged, path, lines, ("rehearsal",))
-        if small.data.name in recipes:
-            raise RecipeError(f"{path}: the rehearsal needs a data name of its own")
-        recipes[small.data.name] = small
+    for prefix, change in _sections(extra):
+        if not isinstance(change, dict):
+            raise RecipeError(
+                f"{path}:{lines[prefix]}: {_dotted(prefix)}: {change!r} is no mapping; write only "
+                "what is different there, as `data: …` and `runs: …`"
+            )
+        recipe = _validate(deep_merge(raw, change), path, lines, prefix)
+        if recipe.data.name in recipes:
+            line = _line_of(lines, prefix, ("data", "name"))
+            raise RecipeError(
+                f"{path}:{line}: {_dotted(prefix)}: data.name {recipe.data.name!r} is taken above; "
+                "give this section a name of its own"
+            )
+        recipes[recipe.data.name] = recipe
     return recipes
+
+
+def _sections(extra: dict[str, Any]) -> Iterator[tuple[Loc, Any]]:
+    """(where it stands, what it changes) of each further data protocol, laid over the recipe."""
+    for key, value in extra.items():
+        if isinstance(value, list):
+            yield from (((key, index), change) for index, change in enumerate(value))
+        else:
+            yield (key,), value
 
 
 def deep_merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -120,21 +151,23 @@ def _json(raw: dict[str, Any]) -> str:
     return json.dumps(raw)
 
 
-Loc = tuple[str | int, ...]
-
-
 def _validate(raw: dict[str, Any], path: Path, lines: dict[Loc, int], prefix: Loc) -> Recipe:
     try:
         return validate_recipe(raw)
     except TypeError as error:  # a date or another value that YAML knows and JSON does not
         loc = _unplain(raw, ()) or ()
-        line, where = _line_of(lines, prefix, loc), ".".join(map(str, loc))
+        line, where = _line_of(lines, prefix, loc), _dotted(loc)
         raise RecipeError(f"{path}:{line}: {where}: {error}; put the value in quotes") from None
     except ValidationError as error:
         first = first_error(error)
-        where = ".".join(str(part) for part in first["loc"] if part not in _TAGS)
+        where = _dotted(tuple(part for part in first["loc"] if part not in _TAGS))
         line = _line_of(lines, prefix, first["loc"])
-        raise RecipeError(f"{path}:{line}: {where}: {explain(first)}") from None
+        said = explain(first, also=() if prefix else _SECTIONS)
+        raise RecipeError(f"{path}:{line}: {where}: {said}") from None
+
+
+def _dotted(loc: Loc) -> str:
+    return ".".join(map(str, loc))
 
 
 def _unplain(value: Any, loc: Loc) -> Loc | None:
@@ -155,11 +188,11 @@ def first_error(error: ValidationError) -> Any:
     return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
 
 
-def explain(error: Any) -> str:
-    """One pydantic error as a phrase that says what to do."""
+def explain(error: Any, also: Sequence[str] = ()) -> str:
+    """One pydantic error as a phrase that says what to do; `also`: more keys of the top level."""
     loc: Loc = error["loc"]
     if error["type"] == "extra_forbidden":
-        valid = _keys_at(loc[:-1])
+        valid = sorted([*_keys_at(loc[:-1]), *(also if len(loc) == 1 else ())])
         near = difflib.get_close_matches(str(loc[-1]), valid, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(valid)}"
         return f"unknown key; {hint}"
@@ -225,4 +258,4 @@ def _line_of(lines: dict[Loc, int], prefix: Loc, loc: Loc) -> int:
     return lines.get(prefix, 1)
 
 
-_TAGS = {"step", "multistep", "cosine"}
+_TAGS = {"step", "multistep", "cosine", "float", "int"}

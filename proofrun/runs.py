@@ -21,6 +21,7 @@ from proofrun.errors import OverrideError, RecipeError, RunNameError, one_line
 from proofrun.recipe import Precision, Recipe, Strict
 from proofrun.recipe_yaml import (
     deep_merge,
+    dump_yaml,
     explain,
     first_error,
     load_recipe,
@@ -197,7 +198,7 @@ class Plan(Strict):
 
     def to_yaml(self) -> str:
         plain = self.model_dump(mode="json", by_alias=True)
-        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
+        return dump_yaml(plain)
 
     @classmethod
     def load(cls, path: Path) -> Plan:

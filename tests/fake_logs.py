@@ -74,6 +74,8 @@ class FakeRun:
     message: str = ""
     windows_per_epoch: int = 4
     recipe: Recipe | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    after_kill: dict[str, Any] = field(default_factory=dict)  # fields of the second run_start
     more: dict[str, Any] = field(default_factory=dict)
 
     def plan(self) -> Plan:
@@ -129,16 +131,15 @@ class _Writer:
     def emit(self, kind: Any, **fields: Any) -> Any:
         return self.out.write(kind, step=self.step, epoch=self.epoch, **fields)
 
-    def start(self) -> None:
+    def start(self, **changed: Any) -> None:
         plan = self.plan
-        self.emit(
-            RunStart,
+        fields: dict[str, Any] = dict(
             run=plan.run,
             number=self.fake.number,
             plan=json.loads(plan.model_dump_json(by_alias=True)),
             overrides=plan.overrides,
             config_hash=plan.config_hash(),
-            provenance={},
+            provenance=self.fake.provenance,
             world_size=plan.world.size,
             nodes=plan.world.nodes,
             device=plan.device,
@@ -150,6 +151,7 @@ class _Writer:
             parameters=plan.recipe.model.parameters,
             amp_dtype=self.amp_dtype(),
         )
+        self.emit(RunStart, **(fields | changed))
 
     def amp_dtype(self) -> str | None:
         on_cpu = self.plan.device == "CPU"
@@ -189,7 +191,7 @@ class _Writer:
         self.out.close()
         self.out = EventWriter(self.path, self.clock)
         self.step = step
-        self.start()
+        self.start(**self.fake.after_kill)
         self.emit(Resume, from_seq=seq, from_step=step, path="e.pt")
 
     def window(self, steps: int) -> None:

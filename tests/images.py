@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,19 @@ def train_input(**changes: object) -> TrainInput:
     return TrainInput.model_validate(values | changes)
 
 
+#: For `train_input`: a window as large as the image, from the image with a black border of 4.
+PADDED = {"crop_area": None, "crop_ratio": None, "crop_padding": 4}
+
+
+def windows(image: Image.Image, pixels: int = 4) -> list[Image.Image]:
+    """Every crop of `image`'s own size from it with a black border, row by row, then mirrored."""
+    wide = Image.new("RGB", (image.width + 2 * pixels, image.height + 2 * pixels))
+    wide.paste(image, (pixels, pixels))
+    places = [(x, y) for y in range(2 * pixels + 1) for x in range(2 * pixels + 1)]
+    cut = [wide.crop((x, y, x + image.width, y + image.height)) for x, y in places]
+    return cut + [window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for window in cut]
+
+
 def protocol(**changes: object) -> EvalProtocol:
     """Published-like evaluation at 32 px: the shorter side to 37, which leaves odd margins."""
     values = {
@@ -76,3 +90,26 @@ def protocol(**changes: object) -> EvalProtocol:
         "antialias": True,
     }
     return EvalProtocol.model_validate(values | changes)
+
+
+#: What a verified set may hold besides RGB JPEGs, by the name of the file: how to write it.
+ODDITIES: dict[str, Callable[[Image.Image, Path], None]] = {
+    "cmyk.JPEG": lambda image, path: image.convert("CMYK").save(path, quality=95),
+    "grey.JPEG": lambda image, path: image.convert("L").save(path, quality=95),
+    "grey.png": lambda image, path: image.convert("L").save(path),
+    "black and white.png": lambda image, path: image.convert("1").save(path),
+    "png.JPEG": lambda image, path: image.save(path, "PNG"),
+    "jpeg.png": lambda image, path: image.save(path, "JPEG", quality=95),
+    "palette.png": lambda image, path: image.quantize(64).save(path),
+    "transparent palette.png": lambda image, path: image.quantize(64).save(path, transparency=3),
+    "alpha.png": lambda image, path: _with_alpha(image).save(path),
+    "grey with alpha.png": lambda image, path: _with_alpha(image.convert("L")).save(path),
+    "1x1.JPEG": lambda image, path: image.resize((1, 1)).save(path, quality=95),
+    "500x1.png": lambda image, path: image.resize((500, 1)).save(path),
+}
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    image = image.copy()
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image

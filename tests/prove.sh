@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # The long proofs, with real engines that it installs (Debian packages, root):
-#   bash tests/prove.sh                ranks, faults, infer, containers, nodes, slurm and browser
+#   bash tests/prove.sh                all of `every`, below
 #   bash tests/prove.sh slurm          one of them
 #   bash tests/prove.sh gpu            on a machine with an NVIDIA GPU and apex
 # Each leaves a dated report in reports/proof/. What cannot run fails; nothing is skipped.
 set -euo pipefail
 root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
+every=(
+  ranks faults prepare cifar cards infer
+  containers nodes slurm browser
+)
 rooms=("$@")
-[[ $# -gt 0 ]] || rooms=(ranks faults infer containers nodes slurm browser)
+[[ $# -gt 0 ]] || rooms=("${every[@]}")
 
 packages=()
 for room in "${rooms[@]}"; do

@@ -13,6 +13,7 @@ from proofrun.errors import Exit
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "GoogLeNet-Digits_FP32_10E_1CPU_Train"
+CIFAR = "GoogLeNet-Cifar10_FP32_125E_1CPU_Train"
 
 
 @pytest.fixture
@@ -117,6 +118,9 @@ def test_bad_data(script, broken, tmp_path, damage, code):
     [
         ("Inceptionv2_AMP_100E_8MLUs_Train", [], Exit.NO_DEVICE, "Inceptionv2-Digits_AMP_6E_1CPU"),
         ("GoogLeNet_FP32_300E_1NPU_Train", [], Exit.NO_DEVICE, "GoogLeNet-Digits_FP32_10E_1CPU"),
+        (CIFAR.replace("CPU", "NPU"), [], Exit.NO_DEVICE, f"run: bash run_scripts/{CIFAR}.sh"),
+        (CIFAR, ["--data", "/nowhere"], Exit.NO_DATA, "/nowhere"),
+        (CIFAR, ["--set", "data.train.crop_area=[0.5, 1]"], Exit.BAD_OVERRIDE, "crop_padding"),
         (RUN, ["--set", "optimizer.lr.bas=1"], Exit.BAD_OVERRIDE, "did you mean"),
         (RUN, ["--set", "batch.per_card=5000"], Exit.BAD_OVERRIDE, "smaller batch"),
         (RUN, ["--set", "data.classes"], Exit.BAD_OVERRIDE, "--set data.classes"),

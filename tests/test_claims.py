@@ -128,6 +128,30 @@ def test_a_little_under_the_claim_is_explained(tmp_path):
     assert said and all(why.startswith("0.20 points under") for why in said)
 
 
+def test_claims_of_cifar10_are_judged_on_cifar10_alone(tmp_path):
+    """Equal accuracies on both sets: each row meets the claims of its own set and no other."""
+    imagenet(tmp_path, top1=92.9)
+    fields = {"top1": 92.9, "device_name": "Ascend910"}
+    for run in ("AMP_125E_1NPU", "AMP_125E_8NPUs", "FP32_125E_1NPU"):
+        FakeRun(f"GoogLeNet-Cifar10_{run}_Train", **fields).write(tmp_path)
+    built = build(read_logs([tmp_path]), ROOT / "recipes")
+    judged = {
+        (row.data, row.precision, row.cards): [(j.claim.value, str(j.verdict)) for j in of_row]
+        for row in built.accuracy
+        if (of_row := [j for j in row.judgements if j.claim.metric == "top1"])
+        and row.accuracy is not None
+    }
+    assert judged == {
+        ("Cifar10", "AMP", 1): [(93.4, "inconclusive")],
+        ("Cifar10", "AMP", 8): [(92.17, "reproduced")],
+        ("ImageNet", "AMP", 8): [(71.86, "reproduced")],
+    }
+    (whole,) = [row for row in built.accuracy if (row.data, row.precision) == ("Cifar10", "FP32")]
+    assert "precision is FP32, claimed for AMP" in " ".join(whole.notes)
+    assert {row.data for row in built.throughput if row.judgements} == {"ImageNet", "Digits"}
+    assert whole.accuracy.as_source.count == 9984
+
+
 def test_throughput_as_the_source_prints_it(tmp_path):
     """Whole epochs after the first, on the clock that leaves out evaluation, rounded to cents."""
     run = "GoogLeNet-Digits_AMP_10E_1CPU_Train"

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from images import head, image_list, natural, protocol, ramp, repeated, train_input
+from images import (
+    ODDITIES,
+    PADDED,
+    head,
+    image_list,
+    natural,
+    protocol,
+    ramp,
+    repeated,
+    train_input,
+    windows,
+)
 from PIL import Image
 from scipy import stats
 
@@ -78,23 +89,35 @@ def test_exif_orientation_is_ignored(tmp_path):
     assert torch.equal(batch.images[0], batch.images[1])
 
 
-@pytest.mark.parametrize("kind", ["CMYK", "L", "PNG"])
-def test_oddities_of_imagenet_are_decoded(tmp_path, kind):
-    """CMYK and grey JPEGs, and a PNG that is named .JPEG."""
-    image = natural(64, 48)
-    path = tmp_path / "odd.JPEG"
-    if kind == "PNG":
-        image.save(path, "PNG")
-    else:
-        image.convert(kind).save(path, quality=95)
+@pytest.mark.parametrize("name", ODDITIES)
+def test_oddities_that_verification_allows_are_decoded_as_by_pil(tmp_path, name):
+    path = tmp_path / name
+    ODDITIES[name](natural(64, 48), path)
     pixels = evaluated(repeated(path, 1), protocol())[0]
     difference = np.abs(pixels - torchvision_pixels(path, protocol())).mean()
-    print(f"{kind}: mean difference {difference:.3f}")
+    print(f"{name}: mean difference {difference:.3f}")
     assert difference <= 0.5
+    whole = train_input(crop_area=(1.0, 1.0), flip_probability=0.0, color_jitter=None)
+    loader = open_train("dali", repeated(path, 2), whole, 1, Shard(0, 1, 1), 0)
+    views = [batch.images[0].numpy().astype(float) for batch in loader.epoch()]
+    reference = np.asarray(Image.open(path).convert("RGB")).astype(float)
+    for view in views:
+        assert view.shape == (32, 32, 3)
+        assert (view.mean((0, 1)) >= reference.min((0, 1)) - 1).all()
+        assert (view.mean((0, 1)) <= reference.max((0, 1)) + 1).all()
+
+
+def test_sixteen_bits_are_not_what_pil_makes_of_them(tmp_path):
+    """So verification refuses them: the two loaders would train on other pixels."""
+    path = tmp_path / "deep.png"
+    pixels = np.asarray(natural(64, 48).convert("L")).astype(np.uint16) * 257
+    Image.fromarray(pixels).save(path)
+    ours = evaluated(repeated(path, 1), protocol())[0]
+    assert np.abs(ours - torchvision_pixels(path, protocol())).mean() > 50
 
 
 def draws(name: str, path, count: int, **spec) -> np.ndarray:
-    """`count` training views of one file, float (count, 32, 32, 3)."""
+    """`count` training views of one file, float (count, side, side, 3), of 32 px unless given."""
     loader = open_train(name, repeated(path, count), train_input(**spec), 50, Shard(0, 1, 0), 1)
     return torch.cat([batch.images for batch in loader.epoch()]).numpy().astype(float)
 
@@ -131,6 +154,41 @@ def test_random_crops_are_distributed_as_torchvisions(tmp_path):
         assert p > 0.01
     assert 0.07 < found["dali"]["area"].min() < 0.12 and found["dali"]["area"].max() > 0.95
     assert np.abs(found["dali"]["log ratio"]).max() < np.log(4 / 3) + 0.15
+
+
+def test_padded_windows_are_distributed_as_torchvisions(tmp_path):
+    """At the image's own size every view is one of 81 windows or its mirror image, to the bit."""
+    image = natural(32, 32, 5)
+    image.save(tmp_path / "image.png")
+    place = {np.asarray(window).tobytes(): i for i, window in enumerate(windows(image))}
+    counts = {}
+    for name in ("dali", "torchvision"):
+        views = draws(name, tmp_path / "image.png", 4050, **PADDED, color_jitter=None)
+        found = [place[view.astype(np.uint8).tobytes()] for view in views]
+        counts[name] = np.bincount(found, minlength=162).reshape(2, 9, 9)
+        for what, axes in (("row", (0, 2)), ("column", (0, 1)), ("flip", (1, 2)), ("window", ())):
+            p = stats.chisquare(counts[name].sum(axes).ravel()).pvalue
+            print(f"{name}: {what} uniform with p {p:.2f}")
+            assert p > 0.01
+        assert counts[name].min() > 0
+    assert (counts["dali"] != counts["torchvision"]).any()  # streams of their own
+
+
+@pytest.mark.parametrize(("width", "height", "side"), [(32, 32, 224), (32, 32, 64), (45, 30, 40)])
+def test_padded_windows_are_resized_as_torchvision_does(tmp_path, width, height, side):
+    """Every view is, to rounding, one of the windows, resized without a filter."""
+    image = natural(width, height, 6)
+    image.save(tmp_path / "image.png")
+    functional = import_torchvision().transforms.functional
+    pixels = [functional.pil_to_tensor(window) for window in windows(image)]
+    sized = functional.resize(torch.stack(pixels), [side, side], antialias=False)
+    table = sized.permute(0, 2, 3, 1).numpy().astype(np.int16)
+    spec = {"image_size": side, "antialias": False, "color_jitter": None}
+    views = draws("dali", tmp_path / "image.png", 50, **PADDED, **spec).astype(np.int16)
+    nearest = [table[np.abs(table - view).mean((1, 2, 3)).argmin()] for view in views]
+    difference = np.abs(views - np.stack(nearest))
+    print(f"{width}x{height} to {side}: mean {difference.mean():.3f}, worst {difference.max()}")
+    assert difference.mean() < 0.5 and difference.max() <= 2
 
 
 def test_color_jitter_is_distributed_as_torchvisions(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -51,7 +52,7 @@ def test_content(digits):
     # The split is part of the data set: a result is comparable only on the same one.
     assert list_hash(train).startswith("22f71cd98e78")
     assert list_hash(val).startswith("9d16ef69133e")
-    assert oct(digits.stat().st_mode & 0o777) == oct(0o777 & ~module._umask())
+    assert (digits / "train").stat().st_mode == digits.stat().st_mode  # as the umask says
 
 
 def test_tree_without_lists_is_the_same_set(digits, tmp_path):
@@ -115,7 +116,7 @@ def test_empty_folder_is_filled_and_equal(digits, tmp_path):
             assert (digits / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
 
 
-def test_killed_halfway_leaves_nothing(tmp_path, monkeypatch):
+def test_stopped_halfway_goes_on(digits, tmp_path, monkeypatch):
     made = Counter()
     draw = module._picture
 
@@ -126,18 +127,30 @@ def test_killed_halfway_leaves_nothing(tmp_path, monkeypatch):
         return draw(shades)
 
     monkeypatch.setattr(module, "_picture", fail_later)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(ProofrunError, match="the same command goes on") as caught:
         module.prepare(tmp_path / "digits")
-    assert os.listdir(tmp_path) == []
-
-
-def test_another_process_was_faster(digits, tmp_path, monkeypatch):
-    def write(folder: Path) -> None:
-        subprocess.run(["cp", "-r", digits, tmp_path / "digits"], check=True)
-
-    monkeypatch.setattr(module, "_write", write)
-    assert "is complete" in module.prepare(tmp_path / "digits")
+    assert caught.value.exit_code is Exit.INTERRUPTED
+    assert os.listdir(tmp_path) == [".digits.partial"]
+    assert "wrote 1437 train" in module.prepare(tmp_path / "digits")
     assert os.listdir(tmp_path) == ["digits"]
+    assert subprocess.run(["diff", "-r", digits, tmp_path / "digits"]).returncode == 0
+
+
+def test_two_at_once_make_one(digits, tmp_path):
+    line = [sys.executable, ROOT / "tools" / "dataset.py", "prepare", "digits", "--dst", "digits"]
+    both = [
+        subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=tmp_path) for _ in range(2)
+    ]
+    said = sorted(process.communicate()[0].split("digits: ")[1].split()[0] for process in both)
+    assert said == ["is", "wrote"] and [process.returncode for process in both] == [0, 0]
+    assert os.listdir(tmp_path) == ["digits"]
+    assert subprocess.run(["diff", "-r", digits, tmp_path / "digits"]).returncode == 0
+
+
+def test_a_set_from_before_there_were_records_is_complete(digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "digits")
+    (tmp_path / "digits" / "dataset.json").unlink()
+    assert "is complete, nothing to do: 1437 train, 360 val" in module.prepare(tmp_path / "digits")
 
 
 def test_without_scikit_learn(tmp_path, monkeypatch):

@@ -58,6 +58,16 @@ def test_no_more_rights_than_a_run_needs(tmp_path):
     assert not (tmp_path / "logs").exists()  # a dry run changes nothing
 
 
+def test_cifar10_has_a_place_of_its_own(tmp_path):
+    run = "GoogLeNet-Cifar10_FP32_125E_1CPU_Train"
+    for words, extra in (["--data", str(tmp_path)], {}), ([], {"CIFAR10_DATASET": str(tmp_path)}):
+        _, command, _ = run_sh(tmp_path, *words, run, **extra)
+        mount = f"type=bind,src={tmp_path},dst=/data/cifar10,readonly"
+        assert options(command, "--mount")[1:] == [mount]
+        assert "CIFAR10_DATASET=/data/cifar10" in options(command, "-e")
+        assert not [word for word in options(command, "-e") if "IMAGENET" in word]
+
+
 def test_data_is_read_only_and_odd_paths_survive(tmp_path):
     data = tmp_path / 'image net, "2012"'
     data.mkdir()

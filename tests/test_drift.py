@@ -59,7 +59,9 @@ def test_one_number_of_the_logs(copy):
     for i, line in enumerate(lines):
         event = json.loads(line)
         if event["kind"] == "eval" and event["why"] != "mark":
-            lines[i] = json.dumps(event | {"correct1": event["correct1"] - 1})
+            correct1 = event["correct1"] - 1
+            changed = {"correct1": correct1, "top1": 100 * correct1 / event["count"]}
+            lines[i] = json.dumps(event | changed)
     events.write_text("\n".join(lines) + "\n")
     done = report("--check", copy)
     assert done.returncode == Exit.VERDICT

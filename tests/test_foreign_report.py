@@ -134,3 +134,15 @@ def test_a_bundle_needs_a_run_of_ours(tmp_path):
     done = report(tmp_path, "--bundle", tmp_path / "b.tar.gz")
     assert done.returncode == Exit.USAGE and done.stderr.count("\n") == 1
     assert not (tmp_path / "b.tar.gz").exists()
+
+
+def test_programs_and_images_are_no_logs(tmp_path):
+    """Whatever stands in them, and also by name; a log beside them is read."""
+    begins = (b"\x7fELF", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", b"\xff\xd8\xff\xe0")
+    for number, begin in enumerate(begins):
+        (tmp_path / f"file{number}").write_bytes(begin + b"\n" + example().encode())
+    done = report(tmp_path / "file0", "--out", tmp_path / "out")
+    assert done.returncode == Exit.USAGE and "no format is recognised" in done.stderr
+    (tmp_path / "x.log").write_text(example())
+    assert report(tmp_path, "--out", tmp_path / "out").returncode == 0
+    assert [row["runs"] for row in rows(tmp_path / "out", "accuracy")] == ["x.log"]

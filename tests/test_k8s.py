@@ -67,14 +67,14 @@ def test_every_declared_run_of_both_recipes():
         for recipe in load_recipe(path).values():
             for run in recipe.runs:
                 name = RunName.parse(run)
-                data = ["--data-claim", "imagenet"] if name.data == "ImageNet" else []
+                data = [] if name.data == "Digits" else ["--data-claim", "images"]
                 args = tool.parse_args([run, *PLACE, *data, "--nodes", "2"])
                 job = tool.train_job(name, args)
                 check(job)
                 assert job["spec"]["trainer"]["numNodes"] == 2
                 assert job["spec"]["trainer"]["numProcPerNode"] == name.cards
                 count += 1
-    assert count == 32
+    assert count == 39
 
 
 def test_a_run_with_everything():
@@ -91,6 +91,15 @@ def test_a_run_with_everything():
     assert trainer["resourcesPerNode"]["requests"]["memory"] == "256Gi"
     assert {"name": "IMAGENET_TRAIN_DATASET", "value": "/data/imagenet"} in trainer["env"]
     assert job["spec"]["runtimeRef"] == {"name": "torch-mlu"}
+
+
+def test_each_data_set_has_its_own_place():
+    job = written("GoogLeNet-Cifar10_AMP_125E_8NPUs_Train", *PLACE, "--data-claim", "images")
+    check(job)
+    env = job["spec"]["trainer"]["env"]
+    assert {"name": "CIFAR10_DATASET", "value": "/data/cifar10"} in env
+    assert "IMAGENET_TRAIN_DATASET" not in str(job)
+    assert "'mountPath': '/data/cifar10', 'readOnly': True" in str(job)
 
 
 def test_a_rehearsal_needs_no_data_and_no_card():

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from images import head, image_list, protocol, train_input
+from images import PADDED, head, image_list, protocol, train_input
 
 from proofrun.data import Batch, Shard, open_eval, open_train
 from proofrun.data.lists import ImageList
@@ -17,6 +17,7 @@ from proofrun.errors import DataError, Exit, ProofrunError, ResumeError
 
 BOTH = pytest.mark.parametrize("name", ["dali", "torchvision"])
 ALL = pytest.mark.parametrize("name", ["dali", "torchvision", "synthetic"])
+CROPS = pytest.mark.parametrize("crop", [{}, PADDED], ids=["area", "padded"])
 WORLDS = pytest.mark.parametrize("world", [1, 2, 3, 8])
 
 
@@ -74,12 +75,13 @@ def test_order_comes_from_the_seed(name, images):
 
 
 @BOTH
-def test_augmentation_comes_from_the_seed(name, images):
+@CROPS
+def test_augmentation_comes_from_the_seed(name, images, crop):
     """The same image looks different in another epoch, on another seed, and on another rank."""
     one = head(images, 2)
     views = []
     for seed in (0, 1):
-        loader = train(name, one, batch=2, seed=seed)
+        loader = train(name, one, batch=2, seed=seed, **crop)
         for _ in range(2):
             (batch,) = loader.epoch()
             views.append(batch.images[batch.ids.argsort()])
@@ -120,10 +122,11 @@ def test_too_few_images(name, images):
 
 
 @ALL
+@CROPS
 @pytest.mark.parametrize(("rank", "world"), [(0, 1), (1, 2)])
-def test_resume_at_every_step(name, images, rank, world):
+def test_resume_at_every_step(name, images, rank, world, crop):
     """From a state taken anywhere the stream goes on bit-equal; taking it changes nothing."""
-    where = {"rank": rank, "world": world, "batch": 6, "seed": 3}
+    where = {"rank": rank, "world": world, "batch": 6, "seed": 3, **crop}
     plain = train(name, images, **where)
     reference = [batch for _ in range(5) for batch in plain.epoch()]
     steps = plain.steps

@@ -25,7 +25,7 @@ from proofrun.runs import RunName
 
 ROOT = Path(__file__).resolve().parent.parent
 INCEPTION = load_recipe(ROOT / "recipes/inceptionv2/recipe.yaml")["ImageNet"]
-GOOGLENET = load_recipe(ROOT / "recipes/googlenet/recipe.yaml")["ImageNet"]
+GOOGLENET, _, CIFAR = load_recipe(ROOT / "recipes/googlenet/recipe.yaml").values()
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,18 @@ def test_rates_at_each_boundary(recipe, world, epoch, rate):
     for step in (epoch * per_epoch, (epoch + 1) * per_epoch - 1):
         found = learning_rate(recipe.schedule, peak, step, per_epoch)
         assert found == pytest.approx(rate, rel=1e-12)
+
+
+@pytest.mark.parametrize("world", [1, 8])
+def test_rates_of_cifar10_change_by_the_share_of_steps(world):
+    """At 0.3, 0.6 and 0.8 of all steps, the first of them amid epoch 37; 390 steps on one card."""
+    per_epoch = 50_000 // world // 128
+    steps = 125 * per_epoch
+    rates = [learning_rate(CIFAR.schedule, 0.1, step, per_epoch) for step in range(steps)]
+    assert len(rates) == {1: 48_750, 8: 6_000}[world]
+    for step, rate in enumerate(rates):
+        passed = (step >= 0.3 * steps) + (step >= 0.6 * steps) + (step >= 0.8 * steps)
+        assert rate == pytest.approx(0.1 * 0.1**passed, rel=1e-12)
 
 
 def test_cosine_with_warmup():

@@ -10,7 +10,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from images import head, image_list, natural, protocol, train_input
+from images import (
+    ODDITIES,
+    PADDED,
+    head,
+    image_list,
+    natural,
+    protocol,
+    repeated,
+    train_input,
+)
 from PIL import Image
 
 from proofrun.data import Shard, open_eval, open_train
@@ -56,17 +65,15 @@ def test_order_is_a_permutation_by_seed_and_epoch():
     assert orders[0] == epoch_order(50, 0, 0).tolist()
 
 
-def test_train_transform_is_torchvisions_compose():
+@pytest.mark.parametrize("padded", [False, True])
+def test_train_transform_is_torchvisions_compose(padded):
     """With antialiasing every pixel is what the classes that everyone uses would give."""
     v1 = import_torchvision().transforms
-    image, spec = natural(90, 70), train_input()
-    compose = v1.Compose(
-        [
-            v1.RandomResizedCrop(32, (0.08, 1.0), (0.75, 4 / 3)),
-            v1.RandomHorizontalFlip(0.5),
-            v1.ColorJitter(0.4, 0.4, 0.4, 0.1),
-        ]
-    )
+    image, spec = natural(90, 70), train_input(**(PADDED if padded else {}))
+    crop = [v1.RandomResizedCrop(32, (0.08, 1.0), (0.75, 4 / 3))]
+    if padded:
+        crop = [v1.RandomCrop((70, 90), padding=4), v1.Resize((32, 32))]
+    compose = v1.Compose([*crop, v1.RandomHorizontalFlip(0.5), v1.ColorJitter(0.4, 0.4, 0.4, 0.1)])
     for seed in range(10):
         torch.manual_seed(seed)
         ours = np.asarray(train_transform(image, spec))
@@ -83,6 +90,17 @@ def test_without_antialiasing_nothing_is_filtered():
     plain = np.asarray(eval_transform(image, spec.model_copy(update={"antialias": False})))
     assert np.ptp(filtered) < 5 and abs(filtered.mean() - 255 / 4) < 5
     assert np.all(np.abs(plain - 127.5) < 1)
+
+
+@pytest.mark.parametrize("name", ODDITIES)
+def test_oddities_that_verification_allows_are_pils(tmp_path, name):
+    path, spec = tmp_path / name, protocol()
+    ODDITIES[name](natural(64, 48), path)
+    (batch,) = open_eval("torchvision", repeated(path, 1), spec, 1, Shard(0, 1, 0))
+    expected = np.asarray(eval_transform(Image.open(path).convert("RGB"), spec))
+    assert np.array_equal(batch.images[0].numpy(), expected)
+    loader = open_train("torchvision", repeated(path, 2), train_input(), 2, Shard(0, 1, 0), 0)
+    assert [batch.images.shape for batch in loader.epoch()] == [(2, 32, 32, 3)]
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

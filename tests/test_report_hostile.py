@@ -63,12 +63,13 @@ def test_cut_at_every_byte(tmp_path, clean):
     first, *others = clean[1]
     path = tmp_path / "events.jsonl"
     tried = 0
-    for line in others:
+    for above, line in zip(clean[1], others, strict=False):
+        head = [first, above] if b'"kind":"mark"' in line else [first]  # a mark needs its counts
         for length in range(len(line)):
-            path.write_bytes(first + line[:length])
+            path.write_bytes(b"".join(head) + line[:length])
             found = read_event_file(path)
             torn = 0 < length < len(line) - 1  # not where only the newline is missing
-            assert [number for number, _ in found.rejected] == [2] * torn
+            assert [number for number, _ in found.rejected] == [len(head) + 1] * torn
             assert found.logs[0].events[0].line == 1
             tried += 1
     assert tried == sum(map(len, others)) > 10_000

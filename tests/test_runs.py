@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proofrun.errors import RunNameError
 from proofrun.recipe_yaml import load_recipe
-from proofrun.runs import RunName, find_recipe
+from proofrun.runs import Plan, RunName, World, find_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "run_scripts").glob("*_Train.sh")) + sorted(
@@ -31,6 +31,25 @@ names = st.builds(
     st.sampled_from(["MLU", "NPU", "GPU", "CPU"]),
     st.sampled_from(["Train", "Infer"]),
 )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_the_plan_of_every_script_is_read_as_it_was_written(script, tmp_path):
+    name, recipe_dir, recipe = find_recipe(script.stem, ROOT / "recipes")
+    plan = Plan(
+        run=script.stem,
+        recipe_dir=str(recipe_dir),
+        recipe=recipe,
+        precision=name.precision,
+        world=World(cards=name.cards),
+        device=name.device,
+        seed=1,
+        overrides={"loader": "1e-3"},
+        data_dir="data",
+        data_hash="1e5",
+    )
+    (tmp_path / "recipe.yaml").write_text(plan.to_yaml())
+    assert Plan.load(tmp_path / "recipe.yaml") == plan
 
 
 @given(names)

@@ -2,7 +2,8 @@
 """Writes a Kubeflow Trainer v2 TrainJob: `python tools/k8s.py RUN_NAME | kubectl apply -f -`.
 
 The job takes a torch runtime of the cluster and an image of docker/Dockerfile, one pod a node.
-Its volumes are PersistentVolumeClaims that exist: one for logs, and for ImageNet one with the data.
+Its volumes are PersistentVolumeClaims that exist: one for logs, and one with the data, which only
+the digits do not need.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import yaml  # noqa: E402
 from proofrun.device import BACKENDS  # noqa: E402
 from proofrun.errors import Exit, Parser, UsageError, main_exit  # noqa: E402
 from proofrun.launch import parse, whole  # noqa: E402
+from proofrun.preflight import DATA_VARIABLE  # noqa: E402
 from proofrun.runs import RunName, apply_overrides, find_recipe  # noqa: E402
 
 SOURCE = "/workspace/proofrun"  # of docker/Dockerfile
@@ -42,8 +44,8 @@ def main() -> Exit:
         raise UsageError(
             "--logs and --data after -- name folders of the pod: give the claims instead"
         )
-    if name.data == "ImageNet" and not args.data_claim:
-        raise UsageError(f"{name} reads ImageNet: give its volume with --data-claim NAME")
+    if name.data != "Digits" and not args.data_claim:
+        raise UsageError(f"{name} reads {name.data}: give its volume with --data-claim NAME")
     yaml.safe_dump(train_job(name, args), sys.stdout, sort_keys=False, allow_unicode=True)
     return Exit.OK
 
@@ -55,7 +57,7 @@ def parse_args(words: list[str]) -> argparse.Namespace:
     parser.add_argument("run", metavar="RUN_NAME", help="flags of the run follow after --")
     parser.add_argument("--image", required=True, help="as the cluster pulls it")
     parser.add_argument("--logs-claim", required=True, metavar="PVC", help="mounted at /logs")
-    parser.add_argument("--data-claim", metavar="PVC", help="ImageNet, mounted read-only")
+    parser.add_argument("--data-claim", metavar="PVC", help="the data set, mounted read-only")
     parser.add_argument("--nodes", type=whole(1), default=1, help="pods (default 1)")
     parser.add_argument("--name", help="of the job (default: the run's, in lower case)")
     parser.add_argument("--namespace")
@@ -105,10 +107,10 @@ def train_job(name: RunName, args: argparse.Namespace) -> dict[str, Any]:
         resources["requests"][card] = str(name.cards)
     env = {"PROOFRUN_LOGS": "/logs"}
     if args.data_claim:
-        env["IMAGENET_TRAIN_DATASET"] = "/data/imagenet"
+        env[DATA_VARIABLE[name.data]] = data_path(name)
     patch = {
         "name": "node",
-        "template": {"spec": {"template": {"spec": pod(args)}}},
+        "template": {"spec": {"template": {"spec": pod(name, args)}}},
     }
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
@@ -135,7 +137,12 @@ def train_job(name: RunName, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def pod(args: argparse.Namespace) -> dict[str, Any]:
+def data_path(name: RunName) -> str:
+    """Where the data set lies in the pod."""
+    return f"/data/{name.data.lower()}"
+
+
+def pod(name: RunName, args: argparse.Namespace) -> dict[str, Any]:
     """What the runtime's pod gets besides: volumes, and no more rights than it needs."""
     volumes: list[dict[str, Any]] = [
         {"name": "logs", "persistentVolumeClaim": {"claimName": args.logs_claim}},
@@ -150,7 +157,7 @@ def pod(args: argparse.Namespace) -> dict[str, Any]:
     if args.data_claim:
         claim = {"claimName": args.data_claim, "readOnly": True}
         volumes.append({"name": "data", "persistentVolumeClaim": claim})
-        mounts.append({"name": "data", "mountPath": "/data/imagenet", "readOnly": True})
+        mounts.append({"name": "data", "mountPath": data_path(name), "readOnly": True})
     return {
         "terminationGracePeriodSeconds": STOP_S,
         "securityContext": {

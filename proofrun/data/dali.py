@@ -31,7 +31,7 @@ from proofrun.data import (
 )
 from proofrun.data.lists import ImageList, image_error
 from proofrun.errors import DataError, Exit
-from proofrun.recipe import ColorJitter, EvalProtocol, TrainInput
+from proofrun.recipe import ColorJitter, EvalProtocol, PaddedPlace, RandomArea, TrainInput
 
 #: Batches that DALI prepares ahead.
 PREFETCH = 2
@@ -212,15 +212,8 @@ def _decoder_options(shard: Shard) -> dict[str, Any]:
 
 
 def _augment(encoded: Any, spec: TrainInput, shard: Shard) -> Any:
-    images: Any = fn.decoders.image_random_crop(
-        encoded,
-        random_area=list(spec.crop_area),
-        random_aspect_ratio=list(spec.crop_ratio),
-        num_attempts=10,  # as torchvision's RandomResizedCrop
-        **_decoder_options(shard),
-    )
-    images = fn.resize(
-        images,
+    images: Any = fn.resize(
+        _crop(encoded, spec.crop, shard),
         size=[spec.image_size, spec.image_size],
         interp_type=types.DALIInterpType.INTERP_LINEAR,
         antialias=spec.antialias,
@@ -228,6 +221,29 @@ def _augment(encoded: Any, spec: TrainInput, shard: Shard) -> Any:
     if spec.flip_probability > 0:
         images = fn.flip(images, horizontal=fn.random.coin_flip(probability=spec.flip_probability))
     return images if spec.color_jitter is None else _color_jitter(images, spec.color_jitter)
+
+
+def _crop(encoded: Any, crop: RandomArea | PaddedPlace, shard: Shard) -> Any:
+    if isinstance(crop, RandomArea):
+        return fn.decoders.image_random_crop(
+            encoded,
+            random_area=list(crop.area),
+            random_aspect_ratio=list(crop.ratio),
+            num_attempts=10,  # as torchvision's RandomResizedCrop
+            **_decoder_options(shard),
+        )
+    # A padded image is not made: the window may start outside, where all is black.
+    places = [float(place) for place in range(-crop.pixels, crop.pixels + 1)]
+    start = fn.random.uniform(values=places, shape=[2])
+    size = fn.peek_image_shape(encoded, adjust_orientation=False)[0:2]
+    return fn.slice(
+        fn.decoders.image(encoded, **_decoder_options(shard)),
+        start=fn.cast(start, dtype=types.DALIDataType.INT32),
+        shape=fn.cast(size, dtype=types.DALIDataType.INT32),
+        axes=[0, 1],
+        out_of_bounds_policy="pad",
+        fill_values=[0.0],
+    )
 
 
 def _color_jitter(images: Any, jitter: ColorJitter) -> Any:

@@ -8,10 +8,12 @@ are read again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import sys
 import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -103,7 +105,7 @@ def settle(
     difference = None if known is None else first_difference(known, now)
     if difference is None:
         if known is None or not _same_stats(known, now):
-            save(root, cache, now)
+            keep(root, cache, now)
     elif not accept:
         first = root / difference.path
         broken = first.suffix != ".txt" and first.exists() and image_error(first, decode=True)
@@ -260,6 +262,13 @@ def _read(path: Path) -> Manifest | None:
         return None  # a manifest can be made again
 
 
+def keep(root: Path, cache: Path, manifest: Manifest) -> None:
+    """`save`, or say that the next run will read everything again."""
+    if save(root, cache, manifest) is None:
+        said = f"{root}: its manifest can be written neither there nor to {cache}: every"
+        print(f"{said} run reads all of the data first; set PROOFRUN_CACHE", file=sys.stderr)
+
+
 def save(root: Path, cache: Path, manifest: Manifest) -> Path | None:
     """Write it beside the data, else into the cache folder; None where neither can be written."""
     head = {
@@ -286,5 +295,6 @@ def save(root: Path, cache: Path, manifest: Manifest) -> Path | None:
             temporary.rename(place)
             return place
         except OSError:  # read-only, or full
-            temporary.unlink(missing_ok=True) if os.access(place.parent, os.W_OK) else None
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return None

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from proofrun.data.entries import Line, list_lines
 from proofrun.errors import DataError, Exit, one_line
 
 Split = Literal["train", "val"]
@@ -112,59 +112,6 @@ def image_error(path: Path, decode: bool) -> DataError | None:
     return _decode_error(path) if error is None and decode else error
 
 
-class Line(NamedTuple):
-    """A line of a list, counted from 1; `error` says why it cannot be used."""
-
-    number: int
-    name: str
-    label: int
-    error: DataError | None = None
-
-
-def list_lines(list_file: Path, classes: int | None) -> Iterator[Line]:
-    """The entries of a list, good and bad, in its order; `classes` None: any label from 0 up.
-
-    A byte order mark, CRLF and empty lines are no errors. Raises OSError.
-    """
-    # surrogateescape: a file name may be any bytes, and opens again under the same ones.
-    text = list_file.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    line_of: dict[str, int] = {}
-    # Not splitlines(): it also splits at characters that a file name may have in it.
-    for number, line in enumerate(text.split("\n"), start=1):
-        line = line.rstrip(" \t\r")
-        if not line:
-            continue
-        cut = max(line.rfind(" "), line.rfind("\t"))
-        name, label = line[: max(cut, 0)].rstrip(" \t"), line[cut + 1 :]
-        error = None
-        if not name or name.startswith("/") or "\0" in name or not _is_integer(label):
-            error = DataError(
-                f"{list_file}:{number}: {line[:200]!r} is not `relative/path label`; "
-                "correct the line",
-                Exit.BAD_LIST,
-            )
-            label = "-1"
-        elif ".." in name.split("/"):
-            error = DataError(
-                f"{list_file}:{number}: {name[:200]!r} leads out of the data folder; correct the "
-                "line",
-                Exit.BAD_LIST,
-            )
-        elif int(label) < 0 or (classes is not None and int(label) >= classes):
-            last = "" if classes is None else f" {classes - 1}"
-            error = DataError(
-                f"{list_file}:{number}: label {label} is outside 0 …{last}; correct the "
-                "list, or use a recipe with as many classes",
-                Exit.LABEL_OUT_OF_RANGE,
-            )
-        elif (first := line_of.setdefault(name, number)) != number:
-            error = DataError(
-                f"{list_file}:{number}: {name!r} is in line {first} already; remove one of them",
-                Exit.BAD_LIST,
-            )
-        yield Line(number, name, int(label), error)
-
-
 def rooted(root: Path, split: Split, names: list[str]) -> list[str]:
     """Names of a list relative to `root`: one form for the list and the tree, so one hash."""
     if not names or _under_root(root, split, names[0]):
@@ -224,10 +171,6 @@ def _read_list(root: Path, split: Split, list_file: Path, classes: int) -> Image
     labels = np.array([line.label for line in lines], dtype=np.int64)
     _check_class_count(list_file, len(np.unique(labels)), classes)
     return ImageList(root, files, labels, classes)
-
-
-def _is_integer(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 20
 
 
 def _under_root(root: Path, split: Split, first: str) -> bool:

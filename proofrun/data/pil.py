@@ -29,7 +29,7 @@ from proofrun.data import (
 )
 from proofrun.data.lists import ImageList, image_error
 from proofrun.errors import DataError, Exit, one_line
-from proofrun.recipe import EvalProtocol, TrainInput
+from proofrun.recipe import EvalProtocol, PaddedPlace, RandomArea, TrainInput
 from proofrun.vision import import_torchvision
 
 T = TypeVar("T")
@@ -104,8 +104,14 @@ def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
 def train_transform(image: Image.Image, spec: TrainInput) -> Image.Image:
     """torchvision's training transforms in their usual order; draws from torch's global RNG."""
     v1 = import_torchvision().transforms
-    area, ratio = list(spec.crop_area), list(spec.crop_ratio)
-    image = v1.functional.crop(image, *v1.RandomResizedCrop.get_params(image, area, ratio))
+    match spec.crop:
+        case RandomArea(area, ratio):
+            box = v1.RandomResizedCrop.get_params(image, list(area), list(ratio))
+        case PaddedPlace(pixels):
+            size = image.height, image.width
+            image = v1.functional.pad(image, pixels)
+            box = v1.RandomCrop.get_params(image, size)
+    image = v1.functional.crop(image, *box)
     image = _resize(image, [spec.image_size, spec.image_size], spec.antialias)
     image = v1.RandomHorizontalFlip(spec.flip_probability)(image)
     if (jitter := spec.color_jitter) is not None:

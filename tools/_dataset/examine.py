@@ -20,10 +20,12 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from _dataset.findings import Finding
+from proofrun.data.entries import undecodable_name
 from proofrun.data.lists import format_error
 from proofrun.errors import Exit, one_line
 from proofrun.process import stop_with_parent
+
+from .findings import Finding
 
 #: More is never decoded: PIL, and so the torchvision loader, refuses it as a decompression bomb.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)
@@ -136,6 +138,8 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
     def error(kind: str, what: str) -> list[Finding]:
         return [Finding(kind, name, f"{path}: {what}; replace it or take it out of the list")]
 
+    if undecodable_name([name]) is not None:
+        return error("name", "the name is not UTF-8, and DALI cannot open it")
     if not data:
         return error("truncated", "has 0 bytes")
     if (wrong := format_error(path, data)) is not None:

@@ -29,6 +29,7 @@ ERRORS: dict[str, tuple[Exit, str]] = {
     "invalid": (Exit.IMAGE_INVALID, "no JPEG or PNG, or cannot be decoded"),
     "too_large": (Exit.IMAGE_INVALID, "a decompression bomb: not decoded"),
     "deep": (Exit.IMAGE_INVALID, "16 bits a channel"),
+    "name": (Exit.IMAGE_INVALID, "name is not UTF-8: DALI cannot open it"),
     "leak": (Exit.BAD_LIST, "the same content in train and val"),
     "image_count": (Exit.IMAGE_COUNT, "fewer or more images than the recipe has"),
 }
@@ -51,7 +52,7 @@ REMARKS: dict[str, str] = {
 }
 
 #: Kinds of errors that are in one image file: what `--quarantine` moves.
-IN_FILE = frozenset({"unreadable", "truncated", "invalid", "too_large", "deep"})
+IN_FILE = frozenset({"unreadable", "truncated", "invalid", "too_large", "deep", "name"})
 
 #: With one of these it is not known which images the set has: no fingerprint is taken.
 UNSETTLED = IN_FILE | {"no_images", "bad_line", "label_range", "missing"}

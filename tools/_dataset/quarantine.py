@@ -18,11 +18,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _dataset.findings import IN_FILE, Finding
-from _dataset.survey import SPLITS
-from proofrun.data.lists import Split, list_lines, rooted
+from proofrun.data.entries import list_lines
+from proofrun.data.lists import Split, rooted
 from proofrun.errors import UsageError, WriteError
 from proofrun.faultpoints import fault_point
+
+from .findings import IN_FILE, Finding
+from .survey import SPLITS
 
 _SCHEMA = 1
 

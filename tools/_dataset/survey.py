@@ -9,19 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from _dataset.findings import Finding
-from proofrun.data.identity import EQUAL_SHARES, class_names
+from proofrun.data.entries import list_lines
+from proofrun.data.identity import EQUAL_SHARES
 from proofrun.data.lists import (
     ImageList,
     Split,
     class_folders,
     class_images,
-    list_lines,
     missing,
     rooted,
 )
 from proofrun.errors import DataError, Exit
 from proofrun.recipe import Data
+
+from .findings import Finding
 
 SPLITS: tuple[Split, ...] = ("train", "val")
 
@@ -165,23 +166,26 @@ def _check_counts(found: Survey) -> None:
 
 def _check_order(found: Survey) -> None:
     """Labels are the places of the class folders in sorted order, the same in both splits."""
-    every = sorted(set().union(*(class_names(images.files) for images in found.lists.values())))
-    place = {name: index for index, name in enumerate(every)}
-    said: dict[str, int] = {}
-    for split, images in found.lists.items():
-        for path, label in zip(images.files, images.labels.tolist(), strict=True):
-            parts = path.split("/")
-            if len(parts) < 3:
-                continue
-            name = parts[1]
-            first = said.setdefault(name, label)
-            if first != label:
-                what = f"has label {label}, other images of class {name} have {first}"
-                found.add("label_order", path, f"{what}; correct {split}.txt")
-    wrong = [name for name, label in said.items() if place[name] != label]
-    if wrong and not any(finding.kind == "class_count" for finding in found.findings):
+    labels: dict[str, Counter[int]] = {}
+    entries = [
+        (split, path, path.split("/")[1], label)
+        for split, images in found.lists.items()
+        for path, label in zip(images.files, images.labels.tolist(), strict=True)
+        if path.count("/") > 1
+    ]
+    for _, _, name, label in entries:
+        labels.setdefault(name, Counter())[label] += 1
+    usual = {name: counts.most_common(1)[0][0] for name, counts in labels.items()}
+    for split, path, name, label in entries:
+        if label != usual[name]:
+            what = f"has label {label}, other images of class {name} have {usual[name]}"
+            found.add("label_order", path, f"{what}; correct {split}.txt")
+    place = {name: index for index, name in enumerate(sorted(usual))}
+    wrong = [name for name, label in usual.items() if place[name] != label]
+    settled = {finding.kind for finding in found.findings} & {"class_count", "label_order"}
+    if wrong and not settled:  # else the places say nothing
         name = min(wrong)
-        what = f"class {name} has label {said[name]}, and is number {place[name]} by name"
+        what = f"class {name} has label {usual[name]}, and is number {place[name]} by name"
         kind = "label_order" if found.expected else "own_order"
         advice = "; published weights and other people's results expect that order"
         found.add(kind, name, f"{what} (so have {len(wrong) - 1} more){advice}")

@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from _dataset import quarantine
-from _dataset.examine import PART, examine_all
-from _dataset.findings import ERRORS, REMARKS, UNSETTLED, Finding, shown, worst
-from _dataset.survey import SPLITS, Survey, folders_of, survey
 from proofrun import bootstrap, device, preflight
 from proofrun.data import fingerprint
 from proofrun.data.identity import OTHER, identify, published, resembles
 from proofrun.data.lists import list_hash
-from proofrun.errors import DataError, Exit, UsageError, WriteError
+from proofrun.errors import DataError, UsageError, WriteError
 from proofrun.progress import counted
 from proofrun.recipe import Data
 from proofrun.recipe_yaml import load_recipe
+
+from . import quarantine
+from .examine import PART, examine_all
+from .findings import ERRORS, REMARKS, UNSETTLED, Finding, shown, worst
+from .survey import SPLITS, Survey, folders_of, survey
 
 _SHOWN = 3  # findings of a kind that the table spells out; the JSON has all
 _SCHEMA = 1
@@ -52,12 +53,14 @@ class Verdict:
     changed: fingerprint.Difference | None = None
 
 
-def command(args: argparse.Namespace) -> int:
-    """`verify DIR`: print the table, write the JSON, exit with the code of the worst finding."""
+def command(args: argparse.Namespace) -> str:
+    """`verify DIR`: the table to print; the JSON is written.
+
+    Raises DataError with the code of the worst finding, the table being printed then.
+    """
     root = Path(args.dir).absolute()
     if args.restore is not None:
-        print(quarantine.restore(Path(args.restore).absolute(), root))
-        return Exit.OK
+        return quarantine.restore(Path(args.restore).absolute(), root)
     processes = args.processes or device.usable_cores()
     if args.quarantine is not None and (done := quarantine.finish(args.quarantine, root)):
         print(done)
@@ -70,17 +73,18 @@ def command(args: argparse.Namespace) -> int:
         print(quarantine.move(args.quarantine, root, bad))
         verdict = judge(survey(root, expected), examined, sets)
     verdict = take(verdict, preflight.cache_dir(bootstrap.folder("PROOFRUN_LOGS", "logs", None)))
-    print(report(verdict, examined, expected))
+    table = report(verdict, examined, expected)
     decides = worst(verdict.findings)
     if args.json is not None:
         write_json(args.json, document(verdict, examined, expected))
     if decides is not None:
+        print(table)
         errors = sum(finding.kind in ERRORS for finding in verdict.findings)
         raise DataError(
             f"{errors} error{'s' if errors > 1 else ''}, first of all: {shown(decides.message)}",
             ERRORS[decides.kind][0],
         )
-    return Exit.OK
+    return table
 
 
 def expectation(recipe: str | None, sets: dict[str, Data], root: Path) -> Data | None:
@@ -161,8 +165,7 @@ def take(verdict: Verdict, cache: Path) -> Verdict:
     before = fingerprint.load(root, cache)
     if before is not None:
         verdict.changed = fingerprint.first_difference(before, verdict.manifest)
-    if fingerprint.save(root, cache, verdict.manifest) is None:
-        print(f"{root}: the manifest cannot be written here nor to {cache}: set PROOFRUN_CACHE")
+    fingerprint.keep(root, cache, verdict.manifest)
     return verdict
 
 

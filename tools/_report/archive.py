@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import tarfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-MAX_BYTES = 1 << 29  # unpacked
-MAX_FILES = 20_000
+from proofrun.archive import DamagedError, Inflated, Limits, bad_name
+
+LIMITS = Limits(bytes=1 << 29, files=20_000)
 MAX_LINES = 2_000_000  # of all files: each may become a rejected line in memory
-MAX_RATIO = 100  # unpacked over packed, beyond the first FREE_BYTES
-FREE_BYTES = 1 << 24
-MAX_DEPTH = 12
-CHUNK = 1 << 16
 BLOCK = tarfile.BLOCKSIZE
-
-
-class DamagedError(Exception):
-    """The archive cannot be read on; the text says why."""
 
 
 class Content(NamedTuple):
@@ -60,12 +51,12 @@ def unpack(file: BinaryIO, target: Path, found: dict[str, Content]) -> None:
 
     Raises DamagedError; what is in `found` by then can still be looked at.
     """
-    stream = _Stream(file)
+    stream = Inflated(file, LIMITS)
     lines = 0
     while (header := stream.take(BLOCK)) != bytes(BLOCK):
         name, size = _parse(header)
         total = stream.given + size
-        if reason := bad_name(name) or _too_large(total, total, len(found)):
+        if reason := bad_name(name) or LIMITS.exceeded(total, total, len(found)):
             raise DamagedError(f"{name!r}: {reason}")
         if name in found:
             raise DamagedError(f"{name!r}: there twice")
@@ -90,28 +81,6 @@ def unpack(file: BinaryIO, target: Path, found: dict[str, Content]) -> None:
             raise DamagedError("something hidden behind its end")
 
 
-def bad_name(name: str) -> str:
-    """Why a name may not be in an archive, or ""."""
-    parts = name.split("/")
-    if name.startswith("/") or not all(parts):
-        return "not a relative path"
-    if "." in parts or ".." in parts:
-        return "leads out of its folder"
-    if not name.isprintable() or "\\" in name:
-        return "unprintable characters or a backslash in its name"
-    return "too deep a folder" if len(parts) > MAX_DEPTH else ""
-
-
-def _too_large(total: int, packed: int, count: int) -> str:
-    if total > MAX_BYTES:
-        return f"more than {MAX_BYTES >> 20} MiB unpacked"
-    if count > MAX_FILES:
-        return f"more than {MAX_FILES} files"
-    if total > FREE_BYTES and total > MAX_RATIO * packed:
-        return f"unpacks to more than {MAX_RATIO} times its size"
-    return ""
-
-
 def _info(name: str, size: int) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.size = size
@@ -129,56 +98,3 @@ def _parse(header: bytes) -> tuple[str, int]:
     except ValueError:
         pass
     raise DamagedError("a damaged header, or something else than a plain file (a link, a folder)")
-
-
-class _Stream:
-    """The inflated bytes of one gzip member, with limits. Every method raises DamagedError."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.taken = 0  # packed bytes read
-        self.given = 0  # bytes unpacked
-        self._file = file
-        self._chunks = self._inflate()
-        self._buffer = io.BytesIO()
-
-    def take(self, size: int) -> bytes:
-        """Exactly so many bytes."""
-        return b"".join(self.pieces(size))
-
-    def pieces(self, size: int) -> Iterator[bytes]:
-        while size:
-            data = self._buffer.read(size)
-            if data:
-                size -= len(data)
-                yield data
-                continue
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                raise DamagedError("its end is missing")
-            self._buffer = io.BytesIO(chunk)
-
-    def rest(self) -> Iterator[bytes]:
-        yield self._buffer.read()
-        yield from self._chunks
-
-    def _inflate(self) -> Iterator[bytes]:
-        inflater = zlib.decompressobj(wbits=31)
-        data = b""
-        while not inflater.eof:
-            if not data:
-                data = self._file.read(CHUNK)
-                self.taken += len(data)
-            try:
-                chunk = inflater.decompress(data, CHUNK)
-            except zlib.error as error:
-                raise DamagedError(f"no gzip file, or damaged ({error})") from None
-            if not data and not chunk and not inflater.eof:
-                raise DamagedError("its end is missing")
-            data = inflater.unconsumed_tail
-            self.given += len(chunk)
-            if reason := _too_large(self.given, self.taken, 0):
-                raise DamagedError(reason)
-            if chunk:
-                yield chunk
-        if inflater.unused_data or self._file.read(1):
-            raise DamagedError("something hidden behind its end")

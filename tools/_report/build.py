@@ -11,12 +11,12 @@ from proofrun.errors import RecipeError, one_line
 from proofrun.recipe import Claim, Recipe
 from proofrun.recipe_yaml import load_recipe
 
-from . import measure
+from . import measure, standing
 from .foreign import rows as foreign
 from .inference import is_shown
 from .learn import accuracy_rows, mark_rows
 from .read import Logs, Rejected, Run
-from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
+from .rows import AccuracyRow, MarkRow, Row, ThroughputRow, add_flag
 from .speed import throughput_rows
 from .verdict import Estimate, Judgement, Verdict
 
@@ -46,8 +46,10 @@ class Report:
         counts = Counter(judgement.verdict for judgement in self.judgements)
         said = ", ".join(f"{counts[v]} {v}" for v in Verdict if counts[v])
         runs = len(self.logs.runs)
-        logs = len(self.logs.foreign)
+        exports = sum(log.format.reexported for log in self.logs.foreign)
+        logs = len(self.logs.foreign) - exports
         others = f", {logs} of other systems" if logs else ""
+        others += f", {exports} re-exported" if exports else ""
         return f"{runs} run{'s' * (runs != 1)}{others}; claims: {said or 'none applies'}"
 
     @property
@@ -73,6 +75,7 @@ def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
         others,
         _recipes([run.plan.recipe for run in logs.runs]),
     )
+    _remark_missing(report)
     if recipes_dir is not None:
         declared = [
             r for p in sorted(recipes_dir.glob("*/recipe.yaml")) for r in _load(p, logs.rejected)
@@ -80,6 +83,17 @@ def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
         report.recipes[:] = _recipes([*report.recipes, *declared])
         _add_unrun(report)
     return report
+
+
+def _remark_missing(report: Report) -> None:
+    """Repeats that were left out are named on the rows that the others make."""
+    remarks = standing.missing_numbers(report.logs)
+    for row in report.rows:
+        parents = dict.fromkeys(str(Path(folder).parent) for folder in row.runs)
+        found = [remarks[parent] for parent in parents if parent in remarks]
+        if found:
+            row.notes += found
+            add_flag(row, "numbers missing")
 
 
 def _load(path: Path, rejected: list[Rejected]) -> Iterable[Recipe]:

@@ -17,11 +17,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proofrun.archive import DamagedError, bad_name
 from proofrun.bootstrap import ROOT
 from proofrun.errors import UsageError, WriteError, one_line
 from proofrun.status import checkout
 
-from .archive import Content, DamagedError, bad_name, content, pack, unpack
+from .archive import Content, content, pack, unpack
 from .build import Report, build
 from .document import to_json
 from .find import find

@@ -114,9 +114,12 @@ def _path(text: str) -> Path:
 
 def _seconds(text: str) -> float:
     """0.1 s to an hour."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.1 <= value <= 3600:
-        raise argparse.ArgumentTypeError("give 0.1 to 3600 seconds")
+        raise argparse.ArgumentTypeError("give 0.1 to 3600 seconds; folders come before --watch")
     return value
 
 

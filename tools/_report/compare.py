@@ -15,7 +15,7 @@ from rich.text import Text
 
 from proofrun.errors import UsageError
 
-from . import measure, units
+from . import measure, standing, units
 from .cells import NONE, clean
 from .differences import differences, shown
 from .measure import Group, Sample
@@ -46,6 +46,7 @@ def compare(names: Sequence[str], paths: Sequence[Path]) -> None:
     _table(console, "Set differently (recipe and plan)", _changes(*plans))
     facts = [_provenance(run) for run, _ in (a, b)]
     _table(console, "Run on something else (provenance)", _changes(*facts))
+    console.print(Text(f"\nFingerprint of the data: {_same_data(a[0], b[0])}"), soft_wrap=True)
     _table(console, "Measured", _measures(a[0], b[0]), numeric=True)
     _table(console, "At equal epochs", _at_epochs(a[0], b[0]), numeric=True)
     for line in _partings(a, b):
@@ -80,6 +81,15 @@ def _provenance(run: Run) -> dict[str, Any]:
     world = {"device_name": run.device_name, "cards": run.cards, "nodes": run.nodes}
     amp = {"amp_dtype": start.amp_dtype if start else None}
     return {**facts, **world, **amp, "config_hash": run.config_hash}
+
+
+def _same_data(a: Run, b: Run) -> str:
+    found = [standing.data_of(run).fingerprint for run in (a, b)]
+    if found[0] and found[0] == found[1]:
+        return f"{clean(found[0])} in both"
+    return ", ".join(
+        f"{name} {clean(known) or 'not recorded'}" for name, known in zip("AB", found, strict=True)
+    )
 
 
 def _measures(a: Run, b: Run) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from proofrun.recipe import Claim
 
-from . import measure
+from . import measure, standing
 from .build import Report
 from .cells import conditions
 from .read import Run, Status
@@ -57,6 +57,7 @@ class RunRecord(_Record):
     device: Text = Field(description="kind: MLU, NPU, GPU or CPU")
     device_name: Text = Field(description="as the driver calls it")
     config_hash: Text = Field(description="sha256 of what must be equal for two runs to be repeats")
+    fingerprint: Text | None = Field(description="of the data it saw; null: not recorded")
     commit: Text | None = Field(description="of the checkout that trained, if it was known")
     dirty: bool | None = Field(description="whether that checkout had changes; null: not known")
 
@@ -142,6 +143,7 @@ def _run(run: Run) -> RunRecord:
         device=run.plan.device,
         device_name=run.device_name,
         config_hash=run.config_hash,
+        fingerprint=standing.data_of(run).fingerprint or None,
         commit=commit if isinstance(commit, str) else None,
         dirty=dirty if isinstance(dirty, bool) else None,
     )

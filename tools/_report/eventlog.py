@@ -18,11 +18,22 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from proofrun.events import AnyEvent, Eval, Resume, RunStart, Train, parse_event, survives, why_not
+from proofrun.events import (
+    AnyEvent,
+    Eval,
+    Mark,
+    Resume,
+    RunStart,
+    Train,
+    parse_event,
+    survives,
+    why_not,
+)
 
 from .foreign.lines import LONGEST, open_log, raw_lines
 
 MAX_REJECTED = 1000
+ROUNDED = 0.005  # percent: what a stated accuracy may differ from its counts
 _BEGIN = re.compile(rb'\{"schema"')
 Column = npt.NDArray[np.float64]
 
@@ -123,7 +134,7 @@ class EventLog:
         """Take an event, or say why not."""
         if event.seq <= self._seq:
             return f"event {event.seq} again (the last was {self._seq})"
-        if reason := impossible(event):
+        if reason := impossible(event) or self._uncounted(event):
             return reason
         self._seq = event.seq
         if isinstance(event, Resume):
@@ -137,6 +148,18 @@ class EventLog:
             self.events.append(Located(event, line))
         self.last = event
         return ""
+
+    def _uncounted(self, event: AnyEvent) -> str:
+        """Why a mark is not what the evaluation before it counted, or ""."""
+        if not isinstance(event, Mark):
+            return ""
+        scored = next((e for e, _ in reversed(self.events) if isinstance(e, Eval)), None)
+        at = (event.step, event.protocol, event.count)
+        if scored is None or scored.why != "mark":
+            return "mark: the evaluation that it states is not in the log"
+        if at != (scored.step, scored.protocol, scored.count):
+            return "mark: the evaluation before it is another one (step, protocol or count)"
+        return "mark: " + why if (why := _other_counts(event, scored)) else ""
 
     def _supersede(self, resume: Resume) -> None:
         starts = [event for event, _ in self.events if isinstance(event, RunStart)]
@@ -168,6 +191,19 @@ def impossible(event: AnyEvent) -> str:
     if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
         wrong = f"{event.correct1} and {event.correct5} correct of {event.count}"
         return f"eval: {wrong} is not possible"
+    if isinstance(event, Eval) and (why := _other_counts(event, event)):
+        return f"eval: {why}"
+    return ""
+
+
+def _other_counts(stated: Eval | Mark, scored: Eval) -> str:
+    """Where stated percentages are not those of the counts."""
+    for name, correct in (("top1", scored.correct1), ("top5", scored.correct5)):
+        if not scored.count:
+            return ""
+        percent, said = 100 * correct / scored.count, getattr(stated, name)
+        if not abs(said - percent) <= ROUNDED:
+            return f"{name} {said:g} % is stated, {correct} of {scored.count} are {percent:.2f} %"
     return ""
 
 

@@ -20,6 +20,7 @@ from proofrun.events import Eval, Event, Mark, RunEnd, RunStart, Train
 from proofrun.runs import Plan
 
 from .eventlog import Located, read_event_file
+from .foreign.reexport import WRITER
 from .read import Run
 
 _MANY = 2**53  # images; a log may hold an integer that no float can
@@ -50,6 +51,7 @@ def scalars(run: WholeRun, event: Event) -> dict[str, float]:
     """An event's numbers under TensorBoard's names: accuracies in percent, rates in images/s."""
     if isinstance(event, Train):
         found = {"train/loss": event.loss, "train/ce": event.ce, "train/lr": event.lr}
+        found |= {"train/epoch": event.epoch, "train/warmup": float(event.warmup)}
         if event.window_s > 0:
             found["train/images_per_s"] = min(event.images, _MANY) / event.window_s
             found["train/data_wait_share"] = event.data_wait_s / event.window_s
@@ -58,7 +60,8 @@ def scalars(run: WholeRun, event: Event) -> dict[str, float]:
         own = run.plan.recipe.data.eval[0].name
         place = "eval" if event.protocol == own else f"eval_{event.protocol}"
         top1, top5 = (100 * n / event.count for n in (event.correct1, event.correct5))
-        return {f"{place}/top1": top1, f"{place}/top5": top5, f"{place}/loss": event.loss}
+        scores = {"top1": top1, "top5": top5, "loss": event.loss, "epoch": event.epoch}
+        return {f"{place}/{name}": value for name, value in scores.items()}
     if isinstance(event, Mark):
         names = ("epoch", "loss", "ce", "top1", "top5")
         return {f"mark_{event.target_s:g}s/{name}": getattr(event, name) for name in names}
@@ -105,28 +108,26 @@ def _mllog(run: WholeRun) -> Iterator[dict[str, Any]]:
             for key, value in _facts(run, event).items():
                 yield _entry(run, located, key, value)
             yield _entry(run, located, "init_stop")
-            yield _entry(run, located, "run_start")
+            yield _entry(run, located, "run_start", world_size=event.world_size)
         elif isinstance(event, Train):
             if epoch is None:
                 epoch = _epoch_number(event)
                 yield _entry(run, located, "epoch_start", at=at - event.window_s, epoch_num=epoch)
             names = {"train/images_per_s": "throughput"}
-            found = scalars(run, event).items()
-            stats = {names.get(k, k.removeprefix("train/")): _finite(v) for k, v in found}
-            yield _entry(run, located, "tracked_stats", stats, step_num=event.step)
+            found = scalars(run, event)
+            told = {"warmup": bool(found.pop("train/warmup")), "epoch": found.pop("train/epoch")}
+            stats = {names.get(k, k.removeprefix("train/")): _finite(v) for k, v in found.items()}
+            yield _entry(run, located, "tracked_stats", stats, step_num=event.step, **told)
             ended = at
         elif isinstance(event, Eval) and event.count:
             where: dict[str, Any] = {"epoch_num": event.epoch, "step_num": event.step}
-            told: dict[str, Any] = {
-                **where,
-                "why": event.why,
-                "protocol": event.protocol,
-                "count": event.count,
+            about: dict[str, Any] = {
+                name: getattr(event, name) for name in ("why", "protocol", "count")
             }
-            told["top5"] = event.correct5 / event.count
+            about |= {"top5": event.correct5 / event.count, "loss": event.loss}
             accuracy = event.correct1 / event.count
             yield _entry(run, located, "eval_start", at=at - event.eval_s, **where)
-            yield _entry(run, located, "eval_accuracy", accuracy, **told)
+            yield _entry(run, located, "eval_accuracy", accuracy, **where, **about)
             yield _entry(run, located, "eval_stop", **where)
         elif isinstance(event, RunEnd) and event is run.events[-1].event:
             status = "success" if event.status == "finished" else "aborted"
@@ -162,7 +163,7 @@ def _entry(
     kinds = {"start": "INTERVAL_START", "stop": "INTERVAL_END"}
     metadata = {"file": run.file, "lineno": located.line, **told}
     return {
-        "namespace": "",
+        "namespace": WRITER,
         "time_ms": round(time_ms or 0.0),
         "event_type": kinds.get(key.rpartition("_")[2], "POINT_IN_TIME"),
         "key": key,
@@ -187,7 +188,8 @@ def to_tensorboard(run: WholeRun) -> bytes:
     length, its checksum, data, its checksum; the data is a protobuf `Event`.
     """
     first = run.events[0].event.t_wall if run.events else 0.0
-    records = [_number(1, first) + _bytes(3, b"brain.Event:2")]
+    writer = _bytes(10, _bytes(1, WRITER.encode()))  # SourceMetadata
+    records = [_number(1, first) + _bytes(3, b"brain.Event:2") + writer]
     for event, _ in run.events:
         head = _number(1, event.t_wall) + _varint(2 << 3) + _varint(min(event.step, 2**63 - 1))
         for tag, value in scalars(run, event).items():

@@ -44,7 +44,7 @@ def find(paths: Sequence[Path]) -> Found:
             else:
                 raise UsageError(
                     f"{path}: no such file or folder; give a folder with logs, a run folder or "
-                    "a log"
+                    "a log, or make one with `bash run_scripts/quickstart.sh`"
                 )
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror})") from None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from proofrun.recipe import Claim
 
-from . import measure, units
+from . import measure, standing, units
 from .measure import Group, Measure
 from .rows import AccuracyRow, MarkRow, add_flag, add_judgement, estimate, flag_repeats, identity
 from .verdict import Facts, Verdict
@@ -43,7 +43,7 @@ def accuracy_rows(group: Group) -> list[AccuracyRow]:
             accuracy=found,
         )
         flag_repeats(row, found.top1)
-        missing = ""
+        missing = standing.bars(group.last, timed=False)
         if not found.top1.n:
             missing = f"no evaluation under {protocol.name} after the last epoch"
         elif not found.complete:
@@ -103,10 +103,12 @@ def mark_rows(group: Group) -> list[MarkRow]:
         )
         flag_repeats(row, state.metrics["epoch"])
         facts = _facts(group, state.protocol, target)
-        missing = ""
+        missing = barred = standing.bars(run, timed=True)
         if not n:
             reached = max(member.log.mark_s for member in group.runs)
-            missing = f"no state at {units.seconds(target)}: the run took {reached:.1f} s"
+            took = f"the run took {reached:.1f} s"
+            why = took if reached < target else f"{took}, the lines are missing or rejected"
+            missing = f"no state at {units.seconds(target)}: {why}"
             row.notes.append(missing)
         listed = run.plan.recipe.data.val_images
         few = f"scored on {state.count} of {listed} images only" if n else ""
@@ -121,7 +123,7 @@ def mark_rows(group: Group) -> list[MarkRow]:
             row.claim_epoch = named.claim.value
             protocol = state.protocol or run.plan.recipe.data.eval[0].name
             row.at_claim = measure.at_epoch(group, named.claim.value, protocol)
-            row.notes += _speed_or_learning(row)
+            row.notes += [] if barred else _speed_or_learning(row)
         rows.append(row)
     return rows
 

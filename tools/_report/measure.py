@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from proofrun.events import Eval, Mark, Resume
 
+from . import standing
 from .read import Run
 
 EPOCH_SLACK = 1e-3  # epochs are logged with six digits
@@ -127,9 +128,10 @@ class Group:
 
 def groups(runs: Sequence[Run]) -> list[Group]:
     """Repeats put together, in the order of first appearance."""
-    found: dict[tuple[str, str, str, int, int], list[Run]] = {}
+    found: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
-        key = (run.plan.run, run.config_hash, run.device_name, run.cards, run.nodes)
+        same = (run.plan.run, run.config_hash, run.device_name, run.cards, run.nodes)
+        key = (*same, *standing.flags(run))
         found.setdefault(key, []).append(run)
     return [Group(tuple(members)) for members in found.values()]
 
@@ -173,6 +175,7 @@ def flags(run: Run) -> list[str]:
         found.append("overridden")
     if plan.loader != "dali":
         found.append("synthetic" if plan.loader == "synthetic" else f"{plan.loader} loader")
+    found += standing.flags(run)
     labels = [claim.label for claim in plan.recipe.claims]
     if plan.recipe.data.name == "Digits" or any(x.startswith("rehearsal") for x in labels):
         found.append("rehearsal")
@@ -222,8 +225,12 @@ def steady(run: Run) -> npt.NDArray[np.bool_]:
 
 
 def throughput(runs: Sequence[Run]) -> Throughput | None:
-    """Throughput over repeats on equal cards; None where no run has a window after warm-up."""
-    measured = [(run, kept) for run in runs if (kept := steady(run)).any()]
+    """Throughput over repeats on equal cards; None where no run has a window after warm-up.
+
+    A run whose world changed has no one speed.
+    """
+    one_world = [run for run in runs if standing.WORLD not in standing.flags(run)]
+    measured = [(run, kept) for run in one_world if (kept := steady(run)).any()]
     if not measured:
         return None
     samples, rates, waits, times = [], [], 0.0, 0.0

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from . import plots, units
+from . import plots, standing, units
 from .build import Report
 from .cells import SYMBOL, Grid, claim_name, conditions
 from .curves import Figure, Key
 from .evidence import Evidence
+from .read import Run
 from .sections import breakable, chip, section, t
 from .verdict import Judgement
 from .words import RULE, Say, summary
@@ -119,12 +120,15 @@ def _provenance(report: Report, say: Say) -> str:
     parts = []
     for run in report.logs.runs:
         facts = run.start.provenance if run.start else {}
-        packages = dict(facts.get("packages") or {})
+        packages, command = facts.get("packages"), facts.get("command")
+        packages = packages if isinstance(packages, dict) else {}
+        words = command if isinstance(command, list) else [command] if command else []
         shown = {
-            "command": " ".join(map(str, facts.get("command") or [])),
+            "command": " ".join(map(str, words)),
             "commit": f"{facts.get('commit') or ''}{' (changed)' if facts.get('dirty') else ''}",
             "device": run.device_name,
             "seed": str(run.plan.seed),
+            "data fingerprint": " ".join(_data_words(run)),
             "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
             "config": run.config_hash[:16],
             "log": run.file,
@@ -135,6 +139,12 @@ def _provenance(report: Report, say: Say) -> str:
         title = f"{run.plan.run} / {run.number}: {say(run.status)}"
         parts.append(f"<details><summary>{t(title)}</summary><dl>{rows}</dl></details>")
     return f'<section id="runs">\n<h2>{say("Runs")}</h2>\n{chr(10).join(parts)}\n</section>'
+
+
+def _data_words(run: Run) -> list[str]:
+    data = standing.data_of(run)
+    told = f"({data.identity}{', changed' * data.changed})" if data.identity else ""
+    return [word for word in (data.fingerprint, told) if word]
 
 
 def _rejected(report: Report, say: Say) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from proofrun.recipe import Claim
 
-from . import measure, units
+from . import measure, standing, units
 from .measure import Accuracy, Group, Measure, State, Throughput
 from .verdict import Estimate, Facts, Judgement, judge, match
 
@@ -78,6 +78,7 @@ def identity(group: Group) -> dict[str, object]:
     """The fields of `Row` that a group of repeats gives."""
     run = group.last
     found = list(dict.fromkeys(flag for member in group.runs for flag in measure.flags(member)))
+    remark = standing.on_different_data(group.runs)
     return {
         "model": run.plan.recipe.name,
         "data": run.plan.recipe.data.name,
@@ -85,7 +86,8 @@ def identity(group: Group) -> dict[str, object]:
         "device": run.plan.device,
         "device_name": run.device_name,
         "amp_dtype": run.start.amp_dtype if run.start else None,
-        "flags": found,
+        "flags": found + ["different data"] * bool(remark),
+        "notes": [remark] * bool(remark),
         "runs": [member.folder for member in group.runs],
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from . import measure, units
+from . import measure, standing, units
 from .measure import Group, Throughput
 from .read import Run
 from .rows import (
@@ -71,7 +71,8 @@ def _comparable(run: Run) -> tuple[str, ...]:
     """What must be equal for a ratio: all of the configuration except precision and length."""
     plain = {"purpose": "full", "max_steps": None, "precision": "FP32"}
     same = run.plan.model_copy(update=plain).config_hash()
-    return run.plan.recipe.name, run.plan.recipe.data.name, run.device_name, same
+    known = (run.plan.recipe.name, run.plan.recipe.data.name, run.device_name, same)
+    return (*known, *standing.flags(run))
 
 
 def _preferred(runs: list[Run]) -> list[Run]:
@@ -113,6 +114,7 @@ def _judge(
         if where is None or not series.cells.get(where) or (where == ONE and not first):
             continue
         run = series.cells[where][-1]
+        barred = standing.bars(run, timed=True)
         facts = Facts(
             run.device_name, run.plan.precision, run.cards, run.global_batch, nodes=run.nodes
         )
@@ -125,7 +127,7 @@ def _judge(
             else:
                 measured = ratio
                 missing = "" if ratio.value is not None else "no run on 1 card to compare with"
-            add_judgement(row, claim, facts, measured, missing)
+            add_judgement(row, claim, facts, measured, barred or missing)
 
 
 def _scaling(row: ThroughputRow) -> Estimate:

@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from proofrun.archive import DamagedError
 from proofrun.bootstrap import ROOT
 from proofrun.errors import RecipeError, UsageError, one_line
 from proofrun.recipe import Recipe
 from proofrun.recipe_yaml import load_recipe
 
-from .archive import Content, DamagedError, unpack
+from .archive import Content, unpack
 from .build import Report
 from .bundle import FILES, LOGS, MANIFEST, REPORT, Manifest, digest, judged_again, this_tool
 from .cells import clean

@@ -16,7 +16,8 @@ import re
 
 from .formats import Feed, Format
 from .lines import Line
-from .record import BadRecord, Sink
+from .record import Sink
+from .starts import BadRecord
 from .torch_imagenet import NUMBER
 
 _TRAIN = re.compile(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 DAY = 86400.0
+ONE_CLOCK = 900.0  # seconds; clocks of two time zones differ by as much or more
 HEAD = 80  # a time stamp stands within so many characters of the start of a line
 
 _TIME = r"(?P<h>[01]?\d|2[0-3]):(?P<m>[0-5]\d):(?P<s>[0-5]\d)(?:[.,](?P<f>\d{1,9}))?"
@@ -22,12 +25,18 @@ _CLOCK = re.compile(r"\d:[0-5]\d:[0-5]\d")
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
-def stamp(text: str) -> tuple[float, bool] | None:
-    """(seconds, whether the day is known) of the time stamp at the head of a line, or None.
-
-    With a full date, seconds since 1970 as if in UTC; with month and day, since an unknown new
-    year; with the time alone, since midnight. Differences are what counts.
+class Stamp(NamedTuple):
+    """With a full date, seconds since 1970 as if in UTC; with month and day, since an unknown new
+    year; with the time alone (not `dated`), since midnight. Only stamps of one `style` compare.
     """
+
+    seconds: float
+    dated: bool
+    style: str
+
+
+def stamp(text: str) -> Stamp | None:
+    """The time stamp at the head of a line, or None."""
     head = text[:HEAD]
     if _CLOCK.search(head) is None:  # the quick answer for most lines
         return None
@@ -45,13 +54,14 @@ def stamp(text: str) -> tuple[float, bool] | None:
     if part["mon"]:
         month = str(_MONTHS.index(part["mon"]) + 1)
     day = part["d"] or part["d2"] or part["d3"] or (part["glog"] or "")[2:]
+    style = ("Y" if part["y"] else "m" if month else "") + ("f" if part["f"] else "")
     if not month:
-        return seconds, False
+        return Stamp(seconds, False, style)
     try:
         date = datetime(int(part["y"] or 2000), int(month), int(day), tzinfo=UTC)
     except ValueError:
         return None
-    return date.timestamp() + seconds, True
+    return Stamp(date.timestamp() + seconds, True, style)
 
 
 def _leads(text: str, at: int) -> bool:
@@ -63,35 +73,47 @@ def _leads(text: str, at: int) -> bool:
 
 
 class Elapsed:
-    """Seconds since the first stamp. A step back adds nothing; `steps_back` counts them."""
+    """Seconds since the first stamp. A step back adds nothing; `steps_back` counts them.
+
+    Two loggers may write one file, each in its own style, time zone, or without the date: each has
+    its own origin, set where it is first seen.
+    """
 
     def __init__(self) -> None:
-        self._last: float | None = None
         self.seconds: float | None = None
         self.steps_back = 0
-        self._pause = False
+        self._origins: dict[str, float] = {}  # by style: the stamp at which `seconds` is 0
         self._before: float | None = None
+        self._newest: tuple[str, float] | None = None
 
     def pause(self, stamped: bool = False) -> None:
         """Nothing was running until the next stamp, or until the last one: that does not count."""
         if stamped and self._before is not None:
             self.seconds = self._before
-        self._pause = not stamped
+        self._origins.clear()
+        if stamped and self._newest is not None and self.seconds is not None:
+            style, stamp = self._newest
+            self._origins[style] = stamp - self.seconds
 
-    def at(self, seconds: float, dated: bool) -> float:
+    def at(self, stamp: float, dated: bool, style: str = "") -> float:
         """The elapsed seconds at a stamp."""
-        self._before = self.seconds
-        if self._last is None or self.seconds is None:
-            self.seconds = 0.0
-        elif not self._pause:
-            step = seconds - self._last
-            if not dated and step < -DAY / 2:
-                step += DAY  # midnight
-            if step < -60:
-                self.steps_back += 1
-            elif step < 0:
-                return self.seconds  # lines of several processes out of order
-            self.seconds += max(0.0, step)
-        self._pause = False
-        self._last = seconds
+        self._before, self._newest = self.seconds, (style, stamp)
+        now = self.seconds or 0.0
+        step = stamp - now - self._origin(stamp - now, dated, style)
+        if not dated and step < -DAY / 2:
+            days = math.ceil(-step / DAY - 0.5)  # midnights that were passed
+            self._origins[style] -= days * DAY
+            step += days * DAY
+        if step < -60:
+            self.steps_back += 1
+            self._origins[style] = stamp - now
+        # a smaller step back: lines of several processes out of order
+        self.seconds = now + max(0.0, step)
         return self.seconds
+
+    def _origin(self, origin: float, dated: bool, style: str) -> float:
+        """That of a style; a new one's is `origin`, or that of a clock which shows the same."""
+        if style not in self._origins:
+            same = (known for known in self._origins.values() if -60 <= origin - known < ONE_CLOCK)
+            self._origins[style] = next(same, origin) if dated else origin
+        return self._origins[style]

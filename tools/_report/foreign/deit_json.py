@@ -11,7 +11,8 @@ import re
 
 from .formats import Feed, Format
 from .lines import Line
-from .record import BadRecord, Sink
+from .record import Sink
+from .starts import BadRecord
 from .values import first, number, object_at, whole
 
 _SCORE = re.compile(r"^(?:(\w*?)_)?(?:test|val)_(?:(\w*?)_)?(loss|acc1|acc5)(?:_(\w+))?$")

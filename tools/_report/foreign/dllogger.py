@@ -65,7 +65,7 @@ class _Reader:
             return
         data = dict(_PAIR.findall(text, step.end()))
         numbers = [int(group) for group in step.groups()[:6] if group]
-        self.record("PARAMETER" if step[7] else numbers, data, time[0])
+        self.record("PARAMETER" if step[7] else numbers, data, time.seconds)
 
     def record(self, step: Any, data: dict[str, Any], seconds: float | None) -> None:
         sink = self.sink
@@ -78,6 +78,7 @@ class _Reader:
             self.parameters(data)
         elif step == []:
             self.evaluation(None, {key: data.get(key) for key in _TF_TOP})
+            sink.end()
         elif isinstance(step, list) and whole(step[0]) is not None:
             epoch = whole(step[0]) or 0
             if len(step) == 1:

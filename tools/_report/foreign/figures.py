@@ -110,11 +110,14 @@ def _rate(run: ForeignRun) -> Rate | None:
 
 
 def _span(run: ForeignRun) -> float | None:
-    """From the stated start to the stated end, else between the first and last stamped line."""
+    """From the stated start, else the first stamped line, to the stated end, else the last record.
+
+    What is stamped after the last record is other work: saving, sending, a program run next.
+    """
     if not run.timed:
         return None
     start = run.stated_start_s if run.stated_start_s is not None else run.first_stamp_s
-    end = run.stated_end_s if run.stated_end_s is not None else run.last_stamp_s
+    end = run.stated_end_s if run.stated_end_s is not None else run.last_record_s
     return end - start if start is not None and end is not None and end > start else None
 
 

@@ -13,6 +13,11 @@ from .record import Sink
 
 Feed = Callable[[Line], None]
 DECISIVE = 3  # lines
+# A line that any signature matches has one of these: most lines of other files have none.
+_WORDS = (
+    *("epoch", "train", "test", "iter", "step", "loss", "acc", "top", "metric", "result"),
+    *(":::ml", "dll", "dpf_mode", "line,kind", "[=", "[>", "[.", "━"),
+)
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,10 @@ class Format:
     `signature` matches a line that only this format prints. `reader` takes a sink and returns what
     is called with every line, and whose `close`, if it has one, is called after the last. A binary
     format has `read` instead, called with the path, and `magic`, called with the first 4096 bytes.
-    `base`: the number of the first epoch, None if both are in use. `own_clock`: the reader gives
+    `base`: the number of the first epoch, None if both are in use. `one_writer`: only one rank
+    prints. `own_clock`: the reader gives
     the times; stamps of other lines do not count. `decisive`: a few lines of it decide, however
-    many another logger writes into the same file.
+    many another logger writes into the same file. `reexported`: made from a run of ours.
     """
 
     key: str
@@ -34,14 +40,17 @@ class Format:
     signature: re.Pattern[str] | None = None
     reader: Callable[[Sink], Feed] | None = None
     base: int | None = None
+    one_writer: bool = False
     own_clock: bool = False
     decisive: bool = False
+    reexported: bool = False
     magic: Callable[[bytes], bool] | None = None
     read: Callable[[Path, Sink], None] | None = None
 
 
 #: Modules in the order in which their signatures are tried; the narrow before the wide.
 MODULES = (
+    "reexport",
     "mlperf",
     "dllogger",
     "timm",
@@ -69,8 +78,13 @@ def formats() -> list[Format]:
     return found
 
 
+def _may_match(text: str) -> bool:
+    return any(word in text for word in _WORDS)
+
+
 def recognise(lines: list[str], known: list[Format]) -> Format | None:
     """A decisive format, else that with most signatures in these lines; if equal, the first."""
+    lines = [text for text in lines if _may_match(text.lower())]
     counts = [
         sum(1 for text in lines if one.signature is not None and one.signature.search(text))
         for one in known

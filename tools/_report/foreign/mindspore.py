@@ -6,6 +6,7 @@ epoch: [  0/200], step:[  624/  625], loss:[5.258/5.259], …   of the step / me
 epoch time: 140522.500, per step time: 224.836, avg loss: 5.258
 epoch: [1/90] step: [100/625], loss: 5.2, …, per step time: 98.1 ms, fps: 2609.5 img/s
 epoch: 1, acc: 0.7 · result: {'top_1_accuracy': 0.7, …} ckpt=…-90_625.ckpt · metrics: {…}
+metric: {'Loss': 0.8, 'Top1-Acc': 0.7, 'Top5-Acc': 0.9} · eval results:{…}
 Epoch: [1/100], batch: [100/1251], loss: 2.3, lr: 0.1, time: 25.7s        MindCV, since its last
 Validation Top_1_Accuracy: 70.1%, Top_5_Accuracy: 90.2%, time: 14.1s      line in the epoch
 Epoch  TrainLoss  Top_1_Accuracy  …  TotalTime                            MindCV's result.log
@@ -37,12 +38,14 @@ _LR = re.compile(rf"\blr\s*[:=]\s*\[?\s*{NUMBER}", _I)
 _FPS = re.compile(rf"\bfps\s*[:=]\s*{NUMBER}\s*(?:img|image|sample)", _I)
 _SINCE = re.compile(rf"\btime:\s*{NUMBER}s", _I)
 _SCORES = re.compile(
-    r"\b(?:result|metrics)\s*:\s*\{|^\{['\"](?:top|acc)|\bepoch:?\s*\d+,\s*['\"{]*(?:top|acc)"
+    r"\b(?:eval results?|result|metrics?)\s*:\s*\{|^\{['\"](?:top|acc)"
+    r"|\bepoch:?\s*\d+,\s*['\"{]*(?:top|acc)"
     r"|\bValidation (?:Top_1_)?Accuracy:|\bepoch:?\s*\d+,?\s*eval_?\w*:",
     _I,
 )
 _SCORE = re.compile(
-    rf"\b(top_?1_?acc\w*|top_?5_?acc\w*|acc(?:uracy)?|loss)['\"]?\s*[:=]\s*{NUMBER}\s*(%?)", _I
+    rf"\b(top[_-]?1[_-]?acc\w*|top[_-]?5[_-]?acc\w*|acc(?:uracy)?|loss)['\"]?\s*[:=]\s*{NUMBER}\s*(%?)",
+    _I,
 )
 _LABEL = re.compile(r"\bepoch:?\s*(\d+)\b", _I)
 _EPOCHS_DONE = re.compile(r"\bckpt\s*=.{0,300}?-(\d+)_\d+\s?\.ckpt", _I)
@@ -208,6 +211,7 @@ FORMATS = [
             r"|\bepoch time: [\d.]+ ?(?:ms)?, per step time: "
             r"|\bepoch: ?(?:\[ *\d+/ *\d+\]|\d+),? ?(?:step|batch): ?\[ *\d+/ *\d+\],? ?loss: ?"
             r"|\b(?:result|metrics): ?\{'(?:top_?[15]_|acc)|Validation Top_1_Accuracy: "
+            r"|\b(?:eval results?|result|metrics?): *\{.{0,80}'top1-acc': *\d"
             r"|^\s*Epoch\s+TrainLoss\s|^\{'top_?[15]_?acc"
         ),
         reader=reader,

@@ -17,7 +17,8 @@ from typing import Any
 
 from .formats import Feed, Format
 from .lines import Line
-from .record import BadRecord, Sink
+from .record import Sink
+from .starts import BadRecord
 from .values import json_at, number, object_at, percent, whole
 
 _MARK = re.compile(r":::ML(?=LOG|L\s|Pv)")

@@ -27,6 +27,7 @@ _BEST = re.compile(r"\[Eval\]\s*\[Epoch \d+\]\s*\[best metric: ")
 _STEP1 = re.compile(r"(?<!END )\bepoch:\s*(\d+)\s*,?\s*train\s+step:\s*(\d+)")
 _END1 = re.compile(r"\bEND epoch:\s*(\d+)\s*,?\s*(train|valid)\b")
 _BANNER = re.compile(r"PaddleClas is powered by PaddlePaddle")
+_BEGUN = re.compile(r"\btrain with paddle \S+ and device\b")
 _CARDS = re.compile(r"the number of gpus is (\d+) in current training")
 _FIELD = re.compile(
     rf"(?<![\w.])(lr|loss|top1|top5|batch_cost|reader_cost|elapse|ips)(?:\(\w+\))?:\s*{NUMBER}"
@@ -57,14 +58,28 @@ _FACTS = {
 _WHOLE = ("classes", "epochs", "batch_per_card", "global_batch", "seed")
 
 
-class _Config:
-    """The indented dump of the configuration, as dotted names."""
+class _Head:
+    """What stands before the training: the banner, and the indented dump of the configuration."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.above: list[tuple[int, str]] = []
+        self.bare = -9  # the newest line of a time stamp alone: the banner comes next, unstamped
 
-    def take(self, text: str) -> None:
+    def take(self, line: Line) -> None:
+        text = line.text
+        if _BANNER.search(text):
+            self.sink.start(mark="banner", stamped=line.number - self.bare <= 2)
+            self.above.clear()
+        elif _BEGUN.search(text):
+            self.sink.start(mark="begun")
+        elif text.endswith("INFO:"):
+            self.bare = line.number
+        else:
+            self.setting(text)
+
+    def setting(self, text: str) -> None:
+        """A name, dotted by what it stands under, and its value."""
         found = _CONFIG.search(text)
         if found is None:
             return
@@ -117,7 +132,7 @@ def _score(sink: Sink, label: int | None, text: str, series: str = "") -> None:
 
 def reader(sink: Sink) -> Feed:
     """An evaluation outside training says epoch 0: its epoch is not known."""
-    config = _Config(sink)
+    head = _Head(sink)
     judged = False  # the evaluation of this epoch has been compared with the best
 
     def feed(line: Line) -> None:
@@ -137,19 +152,17 @@ def reader(sink: Sink) -> Feed:
             _score(sink, label or None, text[found.end() :], "EMA" if judged else "")
         elif _BEST.search(text):
             judged = True
-        elif _BANNER.search(text):
-            sink.start()
         elif found := _CARDS.search(text):
             sink.fact("cards", int(found[1]))
         else:
-            config.take(text)
+            head.take(line)
 
     return feed
 
 
 def reader1(sink: Sink) -> Feed:
     """PaddleClas 1: epochs from 0; the loss of a step, its mean at the end of the epoch."""
-    config = _Config(sink)
+    head = _Head(sink)
 
     def feed(line: Line) -> None:
         text = line.text
@@ -162,10 +175,8 @@ def reader1(sink: Sink) -> Feed:
             _train(sink, int(found[1]), text[found.end() :], None, None, True)
         elif found:
             _score(sink, int(found[1]), text[found.end() :])
-        elif _BANNER.search(text):
-            sink.start()
         else:
-            config.take(text)
+            head.take(line)
 
     return feed
 
@@ -181,6 +192,7 @@ FORMATS = [
         signature=re.compile(r"\[Train\]\s*\[Epoch \d+/\d+\]\s*\[|\[Eval\]\s*\[Epoch \d+\]\s*\["),
         reader=reader,
         base=1,
+        one_writer=True,
     ),
     Format(
         key="paddleclas1",
@@ -192,5 +204,6 @@ FORMATS = [
         ),
         reader=reader1,
         base=0,
+        one_writer=True,
     ),
 ]

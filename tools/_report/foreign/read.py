@@ -11,11 +11,18 @@ from pathlib import Path
 from .clock import stamp
 from .formats import Feed, Format, formats, recognise
 from .lines import Line, open_log, read_lines
-from .record import BadRecord, Sink
+from .record import Sink
 from .run import ForeignRun
+from .starts import BadRecord
 
 SNIFF = 2000  # lines looked at before a decision, and again until a signature is found
 RANKS = 64
+# What programs, images, archives, arrays and data bases begin with: no log, whatever follows.
+_BINARY = (
+    *(b"\x7fELF", b"!<arch>", b"MZ", b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF", b"PK\x03\x04"),
+    *(b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x93NUMPY", b"\x89HDF", b"PAR1", b"SQLite"),
+    *(b"OggS", b"RIFF", b"\xca\xfe\xba\xbe"),
+)
 
 
 @dataclass
@@ -41,12 +48,12 @@ def read_file(path: Path) -> ForeignFile | None:
             sink = _sink(one)
             _guarded(sink, lambda one=one, sink=sink: one.read(path, sink))
             return _collect(one, {None: sink})
-    return _read_text(path, known)
+    return None if head.startswith(_BINARY) else _read_text(path, known)
 
 
 def _sink(one: Format) -> Sink:
     assert one.base in (0, 1, None)
-    return Sink(one.base)  # type: ignore[arg-type]
+    return Sink(one.base, one.one_writer)  # type: ignore[arg-type]
 
 
 def _read_text(path: Path, known: list[Format]) -> ForeignFile | None:

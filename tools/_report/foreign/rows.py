@@ -24,9 +24,13 @@ def _identity(log: ForeignLog) -> dict[str, object]:
         "precision": log.fact("precision"),
         "device": "",
         "device_name": log.fact("device"),
-        "flags": [f"foreign: {log.format.title}", *_state(log), *log.run.remarks],
+        "flags": [_origin(log), *_state(log), *log.run.remarks],
         "runs": [log.name],
     }
+
+
+def _origin(log: ForeignLog) -> str:
+    return "re-exported" if log.format.reexported else f"foreign: {log.format.title}"
 
 
 def _state(log: ForeignLog) -> list[str]:

@@ -94,15 +94,19 @@ class ForeignRun:
     stated_end_s: float | None = None
     first_stamp_s: float | None = None
     first_record_s: float | None = None
+    last_record_s: float | None = None
     last_stamp_s: float | None = None
     timed: bool = False
+    warmup_is_marked: bool = (
+        False  # its windows have no rate here; else the first epoch counts as it
+    )
     rate_values: Rates = field(default_factory=lambda: Rates())
     step_values: Rates = field(default_factory=lambda: Rates())
 
     @property
     def rates(self) -> list[float]:
-        """images/s in the scope stated, the first epoch left out; [] where none is stated."""
-        return self.rate_values.after(self._first_label)
+        """images/s in the scope stated, without warm-up; [] where none is stated."""
+        return self.rate_values.after(None if self.warmup_is_marked else self._first_label)
 
     @property
     def step_s(self) -> list[float]:

@@ -21,7 +21,8 @@ from pathlib import Path
 from .formats import Format
 from .lines import open_log
 from .names import Meaning, meaning
-from .record import BadRecord, Sink
+from .record import Sink
+from .starts import BadRecord
 
 LARGEST = 1 << 26  # bytes of one record; images and graphs are in these files too
 SCALARS = 2_000_000  # of one file
@@ -142,7 +143,7 @@ def _tensor(content: bytes) -> float | None:
     return found[0] if len(found) == 1 else None
 
 
-def _event(data: bytes) -> tuple[float, int, list[tuple[str, float]]]:
+def event(data: bytes) -> tuple[float, int, list[tuple[str, float]]]:
     """(wall time, step, scalars) of an event."""
     wall, step = 0.0, 0
     found: list[tuple[str, float]] = []
@@ -185,7 +186,7 @@ class _Log:
         with open_log(path) as file:
             for data in records(file, sink):
                 try:
-                    wall, step, scalars = _event(data)
+                    wall, step, scalars = event(data)
                 except (ValueError, IndexError) as error:
                     sink.reject(str(error))
                     continue

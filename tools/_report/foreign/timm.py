@@ -31,7 +31,7 @@ _LR = re.compile(r"\bLR:\s*" + NUMBER, re.IGNORECASE)
 _TOP1 = re.compile(r"\b(?:Acc|Prec)@1:" + _MEAN)
 _TOP5 = re.compile(r"\b(?:Acc|Prec)@5:" + _MEAN)
 _CREATED = re.compile(r"\bModel (\S+) created, param count:")
-_CARDS = re.compile(r"Process \d+, total (\d+)\b")
+_CARDS = re.compile(r"Process (\d+), total (\d+)\b")
 _SINGLE = re.compile(r"Training (?:with a single process on 1|.* on a single) ")
 _EPOCHS = re.compile(r"\bScheduled epochs: (\d+)")
 _BATCH = re.compile(r"\bglobal batch size \((\d+)\)")
@@ -103,11 +103,13 @@ class _Stdout:
     def other(self, text: str) -> None:
         sink = self.sink
         if found := _CREATED.search(text):
-            sink.start()
+            sink.start(mark="model")
             sink.fact("model", found[1])
         elif found := _CARDS.search(text):
-            sink.fact("cards", int(found[1]))
+            sink.start(mark=f"process {found[1][:6]}")
+            sink.fact("cards", int(found[2]))
         elif _SINGLE.search(text):
+            sink.start(mark="process")
             sink.fact("cards", 1)
         elif found := _EPOCHS.search(text):
             sink.fact("epochs", int(found[1]))
@@ -197,6 +199,7 @@ FORMATS = [
         signature=re.compile(r"\bTrain:\s*\d+\s*\[\s*\d+/\d+\s*\(\s*\d+%\)\s*\]\s"),
         reader=stdout,
         base=0,
+        one_writer=True,
     ),
     Format(
         key="timm-summary",

@@ -32,7 +32,9 @@ _SCORE = re.compile(
     rf"(?:\s+loss:?\s+{NUMBER})?"
 )
 WHOSE = re.compile(r"\bAccuracy of the (?:\w+ )??(EMA )?(?:on|of) (?:the )?(\d+) test im", re.I)
-_TIME_TOTAL = re.compile(r"^\W*Training time (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
+_TIME_TOTAL = re.compile(
+    r"(?:^\W*|[:|\])]\s*|\sINFO\s+)Training time (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)"
+)
 _SETTING = re.compile(r"\b(\w+)=('[^']*'|[^,()\[\]{}]+)")
 _TEXTS = {"model": "model", "arch": "model", "opt": "optimizer", "resume": "resumed_from"}
 _WHOLES = {
@@ -83,6 +85,7 @@ class _Reader:
         self.evaluation = Evaluation(sink)
         self.epoch: int | None = None
         self.total = 0.0
+        self.ended = False  # the training since the last start has stated its time
 
     def line(self, line: Line) -> None:
         text, sink = line.text, self.sink
@@ -108,7 +111,7 @@ class _Reader:
 
     def train(self, text: str, epoch: int, step: int, steps: int) -> None:
         self.evaluation.trained()
-        self.epoch = epoch
+        self.epoch, self.ended = epoch, False
         loss, lr, rate, time, data = (p.search(text) for p in (_LOSS, _LR, _RATE, _TIME, _DATA))
         seconds = float(time[1]) if time else None
         scope: Scope = "per card" if rate else "not stated"
@@ -127,6 +130,9 @@ class _Reader:
 
     def training_time(self, days: int, hours: int, minutes: int, seconds: int) -> None:
         """The only time that most of these logs state; not where lines bear time stamps."""
+        if self.ended:  # the line is printed twice
+            return
+        self.ended = True
         spent = ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
         self.sink.fact("training_time_s", spent)
         if self.total or not self.sink.timed:
@@ -171,6 +177,7 @@ FORMATS = [
         signature=re.compile(r"\bEpoch:?\s*\[\d+(?:/\d+)?\]:?\s*\[\s*\d+/\d+\]\s*eta:.*\bimg/s:"),
         reader=reader,
         base=0,
+        one_writer=True,
     ),
     Format(
         key="deit",
@@ -186,5 +193,6 @@ FORMATS = [
         signature=re.compile(r"\bEpoch:?\s*\[\d+(?:/\d+)?\]:?\s*\[\s*\d+/\d+\]\s*eta:"),
         reader=reader,
         base=0,
+        one_writer=True,
     ),
 ]

@@ -1,0 +1,427 @@
+"""Verification finds everything that is wrong, tells errors from oddities, and ends by it."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import natural
+from PIL import Image
+from trees import CLASSES, content, tree
+
+from proofrun.bootstrap import ROOT
+from proofrun.data import identity
+from proofrun.data.fingerprint import MANIFEST, settle
+from proofrun.data.lists import read_split
+from proofrun.errors import Exit, ProofrunError, one_line
+from tools._dataset import examine, verify
+from tools._dataset.findings import ERRORS, REMARKS
+from tools._dataset.survey import survey
+
+
+def run(root: Path, **options: object) -> tuple[Exit, str, dict]:
+    """(exit code, the line of the error, the JSON) of `verify root`."""
+    given = {"recipe": None, "quarantine": None, "restore": None, "processes": 2}
+    out = root.parent / "verdict.json"
+    code, said = Exit.OK, ""
+    try:
+        print(verify.command(argparse.Namespace(**(given | {"dir": root, "json": out} | options))))
+    except ProofrunError as error:
+        code, said = error.exit_code, one_line(error)
+        assert said == str(error)
+    return code, said, json.loads(out.read_text())
+
+
+def kinds(document: dict) -> list[str]:
+    return sorted(finding["kind"] for finding in document["findings"])
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return tree(tmp_path / "a set")
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+PICTURE = natural(64, 48)
+JPEG = encoded(PICTURE, quality=95)
+
+
+def huge_png() -> bytes:
+    """A PNG whose header promises 50,000 x 50,000 pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def huge_jpeg() -> bytes:
+    at = JPEG.index(b"\xff\xc0") + 5  # the frame header's height and width
+    return JPEG[:at] + struct.pack(">HH", 50_000, 50_000) + JPEG[at + 4 :]
+
+
+def glued() -> bytes:
+    """Cut in the middle, and ended again: PIL fills the rest with grey and says nothing."""
+    return JPEG[: len(JPEG) // 2] + b"\xff\xd9"
+
+
+def deep() -> bytes:
+    pixels = np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+def rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(PICTURE, exif=exif)
+
+
+FILES: dict[str, tuple[bytes, str, Exit, str]] = {
+    "0 bytes": (b"", "truncated", Exit.IMAGE_TRUNCATED, "has 0 bytes"),
+    "no end": (JPEG[:-200], "truncated", Exit.IMAGE_TRUNCATED, "its end marker is missing"),
+    "glued": (glued(), "truncated", Exit.IMAGE_TRUNCATED, "its pixels end early"),
+    "text": (b"<html>404</html>", "invalid", Exit.IMAGE_INVALID, "starts neither like a JPEG"),
+    "broken png": (
+        encoded(PICTURE, "PNG")[:60] + b"\xaa" * 200 + encoded(PICTURE, "PNG")[260:],
+        "invalid",
+        Exit.IMAGE_INVALID,
+        "cannot be decoded",
+    ),
+    "huge png": (huge_png(), "too_large", Exit.IMAGE_INVALID, "2500000000 pixels"),
+    "huge jpeg": (huge_jpeg(), "too_large", Exit.IMAGE_INVALID, "2500000000 pixels"),
+    "16 bits": (deep(), "deep", Exit.IMAGE_INVALID, "16 bits a channel"),
+    "warning": (JPEG[:-2] + bytes(50) + b"\xff\xd9", "damaged", Exit.OK, "extraneous bytes"),
+    "cmyk": (encoded(PICTURE.convert("CMYK")), "cmyk", Exit.OK, ""),
+    "grey": (encoded(PICTURE.convert("L")), "grey", Exit.OK, ""),
+    "palette": (encoded(PICTURE.quantize(), "PNG"), "palette", Exit.OK, ""),
+    "alpha": (encoded(PICTURE.convert("RGBA"), "PNG"), "alpha", Exit.OK, ""),
+    "png": (encoded(PICTURE, "PNG"), "misnamed", Exit.OK, ""),
+    "rotated": (rotated(), "orientation", Exit.OK, ""),
+    "1x1": (encoded(PICTURE.resize((1, 1))), "tiny", Exit.OK, ""),
+    "progressive": (encoded(PICTURE, progressive=True), "", Exit.OK, ""),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_one_odd_file(root, case):
+    """The error is found, named and decides; an oddity is remarked on, and the run may go on."""
+    data, kind, code, says = FILES[case]
+    (root / "train/bee/2.JPEG").write_bytes(data)
+    got, said, document = run(root)
+    own = [finding for finding in document["findings"] if finding["path"] == "train/bee/2.JPEG"]
+    assert got is code and kind in [finding["kind"] for finding in own] + [""]
+    assert says in "".join(finding["message"] for finding in own)
+    assert (kind in ERRORS) == (code is not Exit.OK) == (document["fingerprint"] is None)
+    if code is Exit.OK:
+        assert said == "" and (root / MANIFEST).exists()
+    else:
+        assert "train/bee/2.JPEG" in said and says in said and not (root / MANIFEST).exists()
+
+
+def test_a_bomb_is_not_decoded():
+    """PIL is never asked for its pixels: that would be 7.5 GB."""
+    for data in (huge_jpeg(), huge_png()):
+        (finding,) = examine.examine(Path("x.JPEG"), "x.JPEG", data)
+        assert finding.kind == "too_large"
+
+
+def test_a_good_set(root, capsys):
+    code, _, document = run(root)
+    out = capsys.readouterr().out
+    assert code is Exit.OK and document["outcome"] == "good" and document["findings"] == []
+    assert "12 train, 6 val images of 3 classes" in out and "no errors, no remarks" in out
+    lists = {split: read_split(root, split, 3) for split in ("train", "val")}
+    seen = settle(root, lists, identity.OTHER, root.parent / "cache", accept=False)
+    assert document["fingerprint"] == seen.fingerprint in out
+    assert document["lists"] == seen.lists
+
+
+def test_verification_takes_changed_data_and_says_so(root, capsys):
+    run(root)
+    shutil.copy(root / "train/bee/1.JPEG", root / "train/bee/2.JPEG")
+    capsys.readouterr()
+    code, _, document = run(root)
+    assert code is Exit.OK and kinds(document) == ["duplicate"]
+    assert "changed since the last one: train/bee/2.JPEG has other content" in (
+        capsys.readouterr().out
+    )
+    lists = {split: read_split(root, split, 3) for split in ("train", "val")}
+    assert not settle(root, lists, identity.OTHER, root.parent / "cache", False).changed
+
+
+def append(name: str, *lines: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        with (root / name).open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    return change
+
+
+def without_lists(change: Callable[[Path], None]) -> Callable[[Path], None]:
+    def both(root: Path) -> None:
+        for name in ("train.txt", "val.txt"):
+            (root / name).unlink()
+        change(root)
+
+    return both
+
+
+def flat_val(root: Path) -> None:
+    for index, path in enumerate(sorted((root / "val").glob("*/*"))):
+        path.rename(root / "val" / f"{index}.JPEG")
+    for name in CLASSES:
+        (root / "val" / name).rmdir()
+
+
+def one_val_folder(root: Path) -> None:
+    flat_val(root)
+    (root / "val/images").mkdir()
+    for path in (root / "val").glob("*.JPEG"):
+        path.rename(root / "val/images" / path.name)
+
+
+def swap_labels(root: Path) -> None:
+    for name in ("train.txt", "val.txt"):
+        text = (root / name).read_text()
+        (root / name).write_text(re.sub(r"[01]$", lambda m: "10"[int(m[0])], text, flags=re.M))
+
+
+def one_wrong_label(root: Path) -> None:
+    text = (root / "train.txt").read_text()
+    (root / "train.txt").write_text(text.replace("bee/0.JPEG 1", "bee/0.JPEG 2"))
+
+
+def windows_list(root: Path) -> None:
+    text = (root / "train.txt").read_text().replace("\n", "\r\n")
+    (root / "train.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+
+
+def spaces(root: Path) -> None:
+    (root / "train/bee/0.JPEG").rename(root / "train/bee/a b  c.JPEG")
+    text = (root / "train.txt").read_text()
+    (root / "train.txt").write_text(text.replace("bee/0.JPEG", "bee/a b  c.JPEG"))
+
+
+def latin_name(root: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.JPEG")
+    (root / "train/bee/0.JPEG").rename(root / "train/bee" / name)
+
+
+def leaked(root: Path) -> None:
+    shutil.copy(root / "train/ant/0.JPEG", root / "val/ant/0.JPEG")
+
+
+def empty_class(root: Path) -> None:
+    (root / "train/dog").mkdir()
+
+
+def loop(root: Path) -> None:
+    (root / "train/bee/9.JPEG").symlink_to("9.JPEG")
+    (root / "train/bee/inside").symlink_to("..")
+
+
+def listed_loop(root: Path) -> None:
+    (root / "train/bee/9.JPEG").symlink_to("9.JPEG")
+    append("train.txt", "train/bee/9.JPEG 1")(root)
+
+
+SETS: dict[str, tuple[Callable[[Path], None], Exit, list[str], str]] = {
+    "missing file": (
+        append("train.txt", "train/bee/7.JPEG 1"),
+        Exit.LIST_MISSING_FILE,
+        ["missing"],
+        "train.txt:13: train/bee/7.JPEG is not there",
+    ),
+    "twice": (
+        append("val.txt", "val/bee/0.JPEG 1", "val/bee/0.JPEG 1"),
+        Exit.BAD_LIST,
+        ["bad_line", "bad_line"],
+        "val.txt:7: 'val/bee/0.JPEG' is in line 3 already",
+    ),
+    "no label": (append("val.txt", "x"), Exit.BAD_LIST, ["bad_line"], "val.txt:7: 'x' is not"),
+    "outside": (
+        append("val.txt", "../x.JPEG 1"),
+        Exit.BAD_LIST,
+        ["bad_line"],
+        "leads out of the data folder",
+    ),
+    "negative": (
+        append("val.txt", "val/bee/0.JPEG -1"),
+        Exit.LABEL_OUT_OF_RANGE,
+        ["label_range"],
+        "val.txt:7: label -1 is outside",
+    ),
+    "label of another class": (
+        one_wrong_label,
+        Exit.BAD_LIST,
+        ["label_order"],
+        "train/bee/0.JPEG: has label 2, other images of class bee have 1",
+    ),
+    "own order": (swap_labels, Exit.OK, ["own_order"], "class ant has label 1, and is number 0"),
+    "flat val": (
+        without_lists(flat_val),
+        Exit.NO_DATA,
+        ["no_images"],
+        "has 6 images but no class folders: their labels are not known",
+    ),
+    "one val folder": (
+        without_lists(one_val_folder),
+        Exit.CLASS_COUNT,
+        ["class_count"],
+        "has images in train only",
+    ),
+    "empty class": (
+        without_lists(empty_class),
+        Exit.CLASS_COUNT,
+        ["class_count"],
+        "train/dog: is a class folder without images",
+    ),
+    "leak": (leaked, Exit.BAD_LIST, ["leak"], "val/ant/0.JPEG: has the content of"),
+    "unlisted": (
+        lambda root: PICTURE.save(root / "train/bee/9.JPEG"),
+        Exit.OK,
+        ["unlisted"],
+        "train/bee/9.JPEG: is not in train.txt",
+    ),
+    "BOM and CRLF": (windows_list, Exit.OK, [], ""),
+    "spaces": (spaces, Exit.OK, [], ""),
+    "latin-1 name": (without_lists(latin_name), Exit.IMAGE_INVALID, ["name"], "is not UTF-8"),
+    "loop of links": (loop, Exit.OK, [], ""),
+    "loop in the list": (listed_loop, Exit.LIST_MISSING_FILE, ["missing"], "9.JPEG is not there"),
+    "no train": (
+        without_lists(lambda root: shutil.rmtree(root / "train")),
+        Exit.NO_DATA,
+        ["no_images"],
+        "there is neither train.txt nor a folder train",
+    ),
+    "no data": (shutil.rmtree, Exit.NO_DATA, [], "there is no such data folder"),
+}
+
+
+@pytest.mark.parametrize("case", SETS)
+def test_one_odd_set(root, case, capsys):
+    change, code, expected, says = SETS[case]
+    change(root)
+    if not root.exists():
+        root.parent.joinpath("verdict.json").write_text("{}")
+        got, said, _ = run(root)
+        assert got is code and says in said
+        return
+    before = content(root)
+    got, said, document = run(root)
+    assert got is code
+    for kind in expected:
+        assert kind in kinds(document)
+    assert set(kinds(document)) == set(expected)
+    assert says in "".join(finding["message"] for finding in document["findings"])
+    assert says in said or code is Exit.OK
+    assert content(root) == before
+    capsys.readouterr().out.encode()  # any name can be printed
+
+
+def test_all_at_once_and_the_worst_decides(root, capsys):
+    names = sorted(str(path.relative_to(root)) for path in (root / "train").rglob("*.JPEG"))
+    for name, case in zip(names, ("0 bytes", "text", "cmyk", "grey", "glued"), strict=False):
+        (root / name).write_bytes(FILES[case][0])
+    append("val.txt", "x", "val/bee/7.JPEG 1")(root)
+    code, said, document = run(root)
+    assert code is Exit.BAD_LIST and document["exit_code"] == 26
+    assert said.startswith("5 errors, first of all: ")
+    assert kinds(document) == ["bad_line", "cmyk", "grey", "invalid", "missing"] + ["truncated"] * 2
+    out = capsys.readouterr().out
+    assert "ERROR 21 truncated           2" in out and "remark   cmyk                1" in out
+
+
+@pytest.mark.parametrize("classes", [999, 1000, 1001])
+def test_imagenet_is_counted(tmp_path, classes):
+    """Recognised by its folders, though one is missing or too many; 50 val images a class."""
+    picture = tmp_path / "x.JPEG"
+    PICTURE.save(picture)
+    for split in ("train", "val"):
+        for index in range(classes):
+            folder = tmp_path / split / f"n{index:08d}"
+            folder.mkdir(parents=True)
+            os.link(picture, folder / "a.JPEG")
+    for index in range(49):
+        os.link(picture, tmp_path / "val/n00000007" / f"{index}.JPEG")
+    expected = verify.expectation(None, identity.published(ROOT / "recipes"), tmp_path)
+    assert expected is not None and expected.name == "ImageNet"
+    said = [finding.message for finding in survey(tmp_path, expected).findings]
+    wrong = f"train: has images of {classes} classes, ImageNet has 1000"
+    assert any(wrong in line for line in said) == (classes != 1000)
+    assert any("has 1000 images that are there, ImageNet has 1281167" in line for line in said) == (
+        classes == 1000
+    )
+    assert not any("class 7 has" in line for line in said)
+    assert sum("of each" in line for line in said) == classes - 1
+
+
+def test_known_sets_may_hold_what_was_published_with_them(digits, tmp_path):
+    """The digits in another recipe's hands: too few images; a leak is as published."""
+    data = Path(shutil.copytree(digits, tmp_path / "digits"))
+    code, _, document = run(data)
+    assert code is Exit.OK and document["identity"] == document["held_against"] == "Digits"
+    shutil.copy(
+        sorted((data / "train/digit_1").iterdir())[0], sorted((data / "val/digit_1").iterdir())[0]
+    )
+    code, _, document = run(data)
+    assert code is Exit.OK and kinds(document) == ["known_leak"]
+    code, said, _ = run(data, recipe="GoogLeNet")
+    assert code is Exit.CLASS_COUNT and "has images of 10 classes, ImageNet has 1000" in said
+    with pytest.raises(ProofrunError, match="GoogLeNet-Digits, Inceptionv2") as caught:
+        verify.expectation("Nonsense", identity.published(ROOT / "recipes"), data)
+    assert caught.value.exit_code is Exit.USAGE
+
+
+def test_a_file_that_kills_its_process_is_named(root, monkeypatch):
+    """A decoder may crash on what strangers send: the others are examined all the same."""
+    whole = examine.examine
+
+    def deadly(path: Path, name: str, data: bytes):
+        if name == "train/cow/1.JPEG":
+            os.abort()
+        return whole(path, name, data)
+
+    monkeypatch.setattr(examine, "examine", deadly)
+    monkeypatch.setattr(examine, "PART", 4)
+    monkeypatch.setattr(verify, "PART", 4)
+    code, said, document = run(root)
+    assert code is Exit.IMAGE_INVALID and "train/cow/1.JPEG: kills the decoder" in said
+    assert kinds(document) == ["invalid"]
+
+
+def test_the_command_line(root):
+    (root / "val/bee/0.JPEG").write_bytes(b"")
+    call = [sys.executable, str(ROOT / "tools/dataset.py"), "verify", str(root)]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == Exit.IMAGE_TRUNCATED
+    assert done.stderr.count("\n") == 1 and "val/bee/0.JPEG: has 0 bytes" in done.stderr
+    assert "ERROR 21 truncated" in done.stdout
+    wrong = subprocess.run([*call, "--processes", "0"], capture_output=True, text=True)
+    assert wrong.returncode == Exit.USAGE and wrong.stderr.count("\n") == 1
+
+
+def test_every_kind_has_one_meaning():
+    assert not ERRORS.keys() & REMARKS.keys()
+    assert all(20 <= code < 30 for code, _ in ERRORS.values())

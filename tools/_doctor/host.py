@@ -1,0 +1,165 @@
+"""Cards, cores, memory and disk of this machine; the data sets; what can be run here."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from proofrun import bootstrap, device, preflight
+from proofrun.data import fingerprint
+from proofrun.data.identity import published
+from proofrun.data.lists import ImageList, Split, read_split
+from proofrun.errors import DataError, one_line
+from proofrun.recipe import Data, Recipe
+from proofrun.recipe_yaml import load_recipe
+from proofrun.runs import RunName
+
+from .page import Line
+
+_MIB = 1 << 20
+_MEMORY_A_RANK = 2 << 30  # ours: a rank of the rehearsal takes 1.3 GiB on a CPU
+
+
+def read_env_sh() -> None:
+    """What env.sh exports, as the run scripts see it: what is set already wins."""
+    text = (bootstrap.ROOT / "env.sh").read_text(encoding="utf-8")
+    for name, value in re.findall(r'^export (\w+)="\$\{\1:-([^}]*)\}"', text, re.MULTILINE):
+        os.environ[name] = os.environ.get(name) or value
+
+
+def check(run: RunName, recipe: Recipe, logs: Path) -> Iterator[Line]:
+    """Lines on the machine."""
+    yield from _cards(run)
+    yield from _processor(run)
+    need = preflight.COLLECTIVE_BYTES * run.cards if run.device != "CPU" and run.cards > 1 else 0
+    free = preflight.free_bytes(preflight.SHARED_MEMORY)
+    yield Line(
+        "Machine",
+        str(preflight.SHARED_MEMORY),
+        "good" if free >= max(need, _MIB) else "bad",
+        f"{free // _MIB:,} MiB free, {need // _MIB} needed",
+        "enlarge it: docker/run.sh --shm SIZE, or mount -o remount,size=SIZE",
+    )
+    folder = logs
+    while not folder.exists():
+        folder = folder.parent
+    need = preflight.checkpoint_bytes(recipe)
+    free = preflight.free_bytes(folder)
+    yield Line(
+        "Machine",
+        "disk for logs",
+        "good" if free >= need and os.access(folder, os.W_OK) else "bad",
+        f"{folder}: {free // _MIB:,} MiB free, {need // _MIB:,} needed by the checkpoints",
+        "free space, or set PROOFRUN_LOGS to a folder that can be written",
+    )
+
+
+def _cards(run: RunName) -> Iterator[Line]:
+    for kind, backend in device.BACKENDS.items():
+        count = device.cards_on_host(kind)
+        if count is None:
+            continue
+        needed = run.cards if run.device == kind else 0
+        narrowed = f", {backend.visible} is set" if os.environ.get(backend.visible or "") else ""
+        state = "absent" if not count else "good"
+        yield Line(
+            "Machine",
+            f"{kind} cards",
+            "bad" if count < needed else state,  # type: ignore[arg-type]
+            f"{count} by {' '.join(backend.nodes)}{narrowed}",
+            f"load the driver ({run} needs {needed}), or choose a run below",
+        )
+
+
+def _processor(run: RunName) -> Iterator[Line]:
+    cores = device.usable_cores()
+    enough = cores >= run.cards
+    yield Line(
+        "Machine",
+        "cores",
+        "good" if enough else "odd",
+        device.cpu_name(),
+        f"{run.cards} ranks share {cores} cores: it will be slow",
+    )
+    for name in ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS"):
+        if value := os.environ.get(name):
+            yield Line("Machine", name, "odd", value, "unset it, and launch shares the cores out")
+    bf16 = device.cpu_has_bf16()
+    wants = run.device == "CPU" and run.precision in ("AMP", "BF16")
+    yield Line(
+        "Machine",
+        "bf16 on the CPU",
+        "good" if bf16 else ("odd" if wants else "absent"),
+        "native" if bf16 else "emulated",
+        "AMP will be slower than FP32 here",
+    )
+    memory = psutil.virtual_memory()
+    need = run.cards * _MEMORY_A_RANK
+    yield Line(
+        "Machine",
+        "memory",
+        "good" if memory.available >= need else "odd",
+        f"{memory.available // _MIB:,} of {memory.total // _MIB:,} MiB available",
+        f"{run.cards} ranks take about {need // _MIB:,} MiB",
+    )
+
+
+def check_data(run: RunName, logs: Path, given: Path | None) -> Iterator[Line]:
+    """A line for each data set: where env.sh points, what is there, and its fingerprint."""
+    for name, data in published(bootstrap.ROOT / "recipes").items():
+        variable = preflight.DATA_VARIABLE[name]
+        needed = name == run.data
+        place = os.environ.get(variable)
+        if needed and given is not None:
+            place = str(given)
+        if not place:
+            state = "bad" if needed else "absent"
+            yield Line("Data", name, state, f"{variable} is not set", "source env.sh")  # type: ignore[arg-type]
+            continue
+        root = bootstrap.folder(variable, "", place)
+        try:
+            yield Line("Data", name, "good", f"{root}: {_state(root, data, logs)}")
+        except DataError as error:
+            what, _, todo = one_line(error).partition("; ")
+            yield Line("Data", name, "bad" if needed else "absent", what, todo)
+
+
+def _state(root: Path, data: Data, logs: Path) -> str:
+    """Counts of a good set and what is known of its content. Raises DataError."""
+    lists: dict[Split, ImageList] = {}
+    for split, count in (("train", data.train_images), ("val", data.val_images)):
+        images = read_split(root, split, data.classes)  # type: ignore[arg-type]
+        if len(images.files) != count:
+            raise DataError(
+                f"{root}: {split} has {len(images.files)} images, {data.name} has {count}; "
+                f"complete it, `python tools/dataset.py verify {root}` says what is missing"
+            )
+        lists[split] = images  # type: ignore[index]
+    counts = ", ".join(f"{len(images.files)} {split}" for split, images in lists.items())
+    known = fingerprint.load(root, preflight.cache_dir(logs))
+    if known is None:
+        return f"{counts} images, no fingerprint yet"
+    taken = time.strftime("%Y-%m-%d %H:%M", time.localtime(known.taken))
+    said = f"{counts} images, fingerprint {known.fingerprint()[:12]} ({known.identity}) of {taken}"
+    paths = sorted(name for images in lists.values() for name in images.files)
+    if paths != known.paths:
+        return f"{said}; other files are listed now"
+    other = int(np.any(fingerprint.observe(root, paths) != known.stats, axis=1).sum())
+    return f"{said}; {f'{other} files were touched since' if other else 'untouched since'}"
+
+
+def check_runs() -> Iterator[Line]:
+    """Every declared run whose cards this host has."""
+    for path in sorted((bootstrap.ROOT / "recipes").glob("*/recipe.yaml")):
+        for recipe in load_recipe(path).values():
+            for run in recipe.runs:
+                name = RunName.parse(run)
+                count = device.cards_on_host(name.device)
+                if count is None or count >= name.cards:
+                    yield Line("Can run here", "", "good", f"bash run_scripts/{run}.sh")

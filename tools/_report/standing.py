@@ -1,0 +1,112 @@
+"""What stands against a run: other or changed data, a world that changed, repeats that are missing.
+
+Such a run keeps its row and its numbers, flagged; claims that it cannot answer are n/a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from proofrun.events import RunStart
+
+from .read import Logs, Run
+
+WORLD, CHANGED, OTHER = "world changed", "data changed", "other data"
+SHOWN = 12  # digits of a fingerprint
+
+
+class Data(NamedTuple):
+    """What a run's provenance says of its data; "" where an older log says nothing."""
+
+    fingerprint: str
+    identity: str
+    changed: bool
+
+
+def data_of(run: Run) -> Data:
+    """Of the last process; `changed` if any process says so, or two saw different data."""
+    told = [_data(start) for start, _ in run.of(RunStart)]
+    last = told[-1] if told else Data("", "", False)
+    prints = {each.fingerprint for each in told} - {""}
+    return last._replace(changed=len(prints) > 1 or any(each.changed for each in told))
+
+
+def _data(start: RunStart) -> Data:
+    facts = start.provenance.get("data")
+    if not isinstance(facts, dict):
+        return Data("", "", False)
+    words = (facts.get("fingerprint"), facts.get("identity"))
+    fingerprint, identity = (word if isinstance(word, str) else "" for word in words)
+    return Data(fingerprint, identity, bool(facts.get("changed")))
+
+
+def worlds(run: Run) -> list[tuple[int, int]]:
+    """(cards of all nodes, nodes) of the processes that count, each once, in order."""
+    return list(dict.fromkeys((start.world_size, start.nodes) for start, _ in run.of(RunStart)))
+
+
+def flags(run: Run) -> list[str]:
+    """The words for a row."""
+    data = data_of(run)
+    other = data.identity not in ("", run.plan.recipe.data.name)
+    against = {WORLD: len(worlds(run)) > 1, CHANGED: data.changed, OTHER: other}
+    return [flag for flag, applies in against.items() if applies]
+
+
+def bars(run: Run, timed: bool) -> str:
+    """Why no claim is judged on the run, or "". `timed`: a claim of speed, or of a state in time.
+
+    Accuracy stands a changed world as long as the global batch stayed.
+    """
+    data, against = data_of(run), flags(run)
+    if OTHER in against:
+        return f"not judged, other data: {data.identity}, claimed for {run.plan.recipe.data.name}"
+    if CHANGED in against:
+        return "not judged, data changed: not what the run, or one before it, was started with"
+    if WORLD not in against:
+        return ""
+    seen = " -> ".join(f"{cards} card{'s' * (cards != 1)}" + f" on {nodes} nodes" * (nodes > 1)
+                       for cards, nodes in worlds(run))  # fmt: skip
+    batches = list(dict.fromkeys(start.global_batch for start, _ in run.of(RunStart)))
+    if timed:
+        return f"not judged, world changed: {seen}"
+    if len(batches) > 1:
+        return f"not judged, world changed: global batch {' -> '.join(map(str, batches))}"
+    return ""
+
+
+def on_different_data(runs: Sequence[Run]) -> str:
+    """The remark on repeats whose data are not known to be the same, or ""."""
+    prints = {run: data_of(run).fingerprint for run in runs}
+    if len(set(prints.values())) < 2:
+        return ""
+    told = "; ".join(f"{run.folder}: {found[:SHOWN] or 'not recorded'}"
+                     for run, found in prints.items())  # fmt: skip
+    known = len(set(prints.values()) - {""})
+    said = "differ" if known > 1 else "are not known to be equal"
+    return f"fingerprints of the data {said} between repeats: {told}"
+
+
+def missing_numbers(logs: Logs) -> dict[str, str]:
+    """{folder of a run's name: remark}, where its numbers from 001 on have gaps.
+
+    A folder that is there and cannot be read is no gap: it is among the rejected.
+    """
+    there = [run.folder for run in logs.runs]
+    there += [str(Path(rejected.file).parent) for rejected in logs.rejected]
+    found: dict[str, set[int]] = {}
+    for folder in map(Path, there):
+        if folder.name.isdecimal():
+            found.setdefault(str(folder.parent), set()).add(int(folder.name))
+    remarks = {}
+    for parent, numbers in found.items():
+        gaps = [f"{n:03d}" for n in range(1, min(max(numbers), 10_000)) if n not in numbers]
+        if gaps:
+            listed = ", ".join(gaps[:20]) + (f" and {len(gaps) - 20} more" if gaps[20:] else "")
+            remarks[parent] = (
+                f"{parent}: {listed} missing before {max(numbers):03d}: what was left out could "
+                "change the mean and the verdict"
+            )
+    return remarks
