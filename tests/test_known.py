@@ -111,6 +111,33 @@ def test_what_cannot_be_read_says_so_in_one_line(line, code, words):
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_ten_classes_have_two_data_sets():
+    words = ["--backbone=googlenet", "--num_classes=10"]
+    with pytest.raises(ProofrunError, match="say which with --dataset"):
+        reading_of("train", words, 1)
+    found = reading_of("train", [*words, "--dataset=Cifar10", "--max_epoch=125"], 8)
+    assert str(found.run) == "GoogLeNet-Cifar10_AMP_125E_8NPUs_Train" and found.flags == []
+
+
+@pytest.mark.parametrize(
+    ("run", "code"),
+    [
+        ("GoogLeNet_FP16_8GPUs_Infer", None),
+        ("GoogLeNet_FP16_7GPUs_Infer", Exit.NO_SUCH_RUN),
+        ("GoogLeNet_AMP_300E_8GPUs_Train", Exit.USAGE),
+    ],
+)
+def test_a_run_named_outright(tmp_path, run, code):
+    (tmp_path / "w.pth").touch()
+    words = [str(tmp_path / "w.pth"), "--backbone=googlenet", "--run", run]
+    if code is None:
+        assert str(reading_of("test", words, None).run) == run
+        return
+    with pytest.raises(ProofrunError) as caught:
+        reading_of("test", words, None)
+    assert caught.value.exit_code is code
+
+
 def stub(tmp_path: Path) -> dict[str, str]:
     """An interpreter that prints what it is given, for the run script to call."""
     python = tmp_path / "python3"

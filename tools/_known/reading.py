@@ -13,7 +13,7 @@ from proofrun.bootstrap import ROOT
 from proofrun.errors import RunNameError, UsageError
 from proofrun.recipe import Precision, Recipe
 from proofrun.recipe_yaml import load_recipe
-from proofrun.runs import DeviceKind, RunName, Task
+from proofrun.runs import DeviceKind, RunName, Task, find_recipe
 
 
 class Reading(NamedTuple):
@@ -77,7 +77,9 @@ def read_test(
 ) -> Reading:
     """A scoring of `options.weights`. Raises UsageError, RunNameError."""
     _check_size(options, recipe)
-    run = RunName.parse(options.run) if options.run else None
+    run = find_recipe(options.run, ROOT / "recipes")[0] if options.run else None
+    if run and run.task != "Infer":
+        raise UsageError(f"--run {run}: test.py scores weights; give a run that ends in _Infer")
     flags = ["--weights", options.weights, *_place(options.data_dir, options.log_path)]
     if options.per_batch_size not in (None, recipe.batch.per_card):
         flags += ["--set", f"batch.per_card={options.per_batch_size}"]
