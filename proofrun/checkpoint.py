@@ -196,7 +196,11 @@ def _only_writer(folder: Path) -> Iterator[None]:
 def _tidy(folder: Path) -> None:
     for path in folder.glob(f"{_TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            try:
+                shutil.rmtree(path)
+            except OSError as error:  # NFS keeps what somebody still reads
+                if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+                    raise
         else:
             path.unlink()
     for path in all_in(folder)[-1:]:

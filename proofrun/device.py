@@ -6,17 +6,20 @@ everything that opens a device imports torch inside.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib
 import os
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from proofrun.errors import DeviceError
+from proofrun.heartbeat import Heart, timeout_of
 from proofrun.recipe import Amp, Precision, PrecisionRules
 from proofrun.runs import DeviceKind
 
@@ -187,8 +190,17 @@ class Device:
     Control messages go over gloo on the CPU, so that they never wait for the card's queue.
     """
 
-    def __init__(self, kind: DeviceKind, precision: Precision, rules: PrecisionRules) -> None:
-        """Open the card of this rank. Raises DeviceError."""
+    def __init__(
+        self,
+        kind: DeviceKind,
+        precision: Precision,
+        rules: PrecisionRules,
+        heart: Heart | None = None,
+    ) -> None:
+        """Open the card of this rank. `heart` is told when it waits for others.
+
+        Raises DeviceError.
+        """
         import torch
 
         self.kind = kind
@@ -199,12 +211,16 @@ class Device:
         self.amp = amp_rule(precision, rules, kind)
         self.torch_device = self._open()
         self._set_float32(allow_tf32=precision == "TF32")
+        self._waiting = heart.waiting if heart else contextlib.nullcontext
         self._control: Any = None
         if self.world > 1:
+            # launch's watch is to find a hang first: it knows which rank is behind
+            patience = timedelta(seconds=max(1800, 3 * timeout_of(os.environ)))
             if not torch.distributed.is_initialized():
-                torch.distributed.init_process_group(self.backend.collective)
+                torch.distributed.init_process_group(self.backend.collective, timeout=patience)
             same = self.backend.collective == "gloo"
-            self._control = None if same else torch.distributed.new_group(backend="gloo")
+            if not same:
+                self._control = torch.distributed.new_group(backend="gloo", timeout=patience)
 
     def _open(self) -> torch.device:
         import torch
@@ -313,7 +329,8 @@ class Device:
         import torch
 
         if self.world > 1:
-            torch.distributed.all_reduce(tensor, group=self._control)
+            with self._waiting():
+                torch.distributed.all_reduce(tensor, group=self._control)
 
     def from_rank0(self, value: Any) -> Any:
         """Rank 0's value on every rank; any picklable object."""
@@ -322,7 +339,8 @@ class Device:
         if self.world == 1:
             return value
         box = [value if self.rank == 0 else None]
-        torch.distributed.broadcast_object_list(box, src=0, group=self._control)
+        with self._waiting():
+            torch.distributed.broadcast_object_list(box, src=0, group=self._control)
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -332,7 +350,8 @@ class Device:
         if self.world == 1:
             return [value]
         box: list[Any] | None = [None] * self.world if self.rank == 0 else None
-        torch.distributed.gather_object(value, box, dst=0, group=self._control)
+        with self._waiting():
+            torch.distributed.gather_object(value, box, dst=0, group=self._control)
         return box or []
 
     def max_(self, tensor: torch.Tensor) -> None:

@@ -56,6 +56,7 @@ class Exit(IntEnum):
     NON_FINITE = 40
     WORKER_DIED = 41
     BAD_COUNT = 42
+    HUNG = 43
     OUT_OF_MEMORY = 44
     EXPORT_DIFFERS = 45
     INTERNAL = 70
@@ -97,6 +98,7 @@ MEANING: dict[Exit, str] = {
     Exit.NON_FINITE: "the loss is not finite",
     Exit.WORKER_DIED: "a rank died without saying why (killed, out of memory, crashed)",
     Exit.BAD_COUNT: "an evaluation did not score every image exactly once",
+    Exit.HUNG: "a rank did nothing for RANK_TIMEOUT seconds",
     Exit.OUT_OF_MEMORY: "a batch does not fit into the device's memory; the line says which does",
     Exit.EXPORT_DIFFERS: "`export.py` only: the exported file computes something else, and was not "
     "kept",
@@ -105,7 +107,7 @@ MEANING: dict[Exit, str] = {
 }
 
 #: A new attempt from the last checkpoint can succeed. Everything else would fail again.
-RESTARTABLE = frozenset({Exit.WORKER_DIED})
+RESTARTABLE = frozenset({Exit.WORKER_DIED, Exit.HUNG, Exit.INTERNAL})
 
 
 class ProofrunError(Exception):

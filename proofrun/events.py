@@ -160,6 +160,8 @@ class Resume(Event):
     from_step: int
     path: str
     remarks: list[str] = []
+    world_before: int | None = Field(default=None, description="ranks, where that changed here")
+    world_after: int | None = None
 
 
 class Fault(Event):

@@ -2,7 +2,8 @@
 
 `PROOFRUN_TEST_FAULT=<point>[,<key>=<whole number> …]:<action>` acts at that point where every key
 has that value, once: with PROOFRUN_TEST_FAULT_ONCE=<file>, once over all restarts (the file is
-made then). Several are parted by `;`. Only tests set these variables; `proofrun.launch` says so in
+made then). Several are parted by `;`; the files of the second and later are `<file>.1`, …
+Only tests set these variables; `proofrun.launch` says so in
 its first lines when they are set. Torch-free.
 
 Actions: kill, abort, segfault, stop (SIGSTOP), sigterm, sigint: to this process; exception; thread
@@ -47,14 +48,14 @@ def poisoned(name: str, **place: int) -> bool:
 
 def _due(asked: str, name: str, place: dict[str, int]) -> Iterator[str]:
     """The actions asked for at this place, each once."""
-    for one in asked.split(";"):
+    for number, one in enumerate(asked.split(";")):
         where, _, action = one.partition(":")
         point, *conditions = where.split(",")
         wanted = dict(condition.split("=") for condition in conditions)
         if point == name and all(place.get(key) == int(value) for key, value in wanted.items()):
             if (once := os.environ.get(_ONCE)) is not None:
                 try:
-                    Path(once).touch(exist_ok=False)
+                    Path(f"{once}{f'.{number}' if number else ''}").touch(exist_ok=False)
                 except FileExistsError:
                     continue
             yield action

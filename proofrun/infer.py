@@ -18,6 +18,7 @@ from proofrun.device import Device
 from proofrun.errors import CheckpointError, Exit, ProofrunError, one_line
 from proofrun.evaluate import Inputs, Score, evaluate
 from proofrun.fuse import ready
+from proofrun.heartbeat import Heart
 from proofrun.memory import check_batch, fits
 from proofrun.pretrained import Loaded, load
 from proofrun.progress import Progress
@@ -69,6 +70,7 @@ class InferJob:
     progress: Progress
     signals: list[int]  # filled by the signal handler
     lock: object  # held as long as the job lives
+    heart: Heart
     state: Place
     epoch: float = 0.0  # of the weights that are being scored
 
@@ -154,6 +156,7 @@ def _variants(weights: Loaded, recipe_dir: Path) -> Iterator[tuple[Statistics, n
 
 def _score_all(job: InferJob, weights: Loaded, bn: Statistics, model: nn.Module) -> Scored:
     """By every protocol of the recipe; the first is the one that ranks."""
+    job.heart.beat("evaluate", weights.step)
     job.state = Place(model, weights.step)
     job.epoch = weights.epoch
     data = weights.recipe.data
@@ -241,6 +244,7 @@ def _time(job: InferJob, best: Scored) -> bool:
         for batch in latency.BATCHES:
             if _stopped(job):
                 return False
+            job.heart.beat("evaluate", job.state.step)
             (short,) = device.sum([not fits(net, inputs, protocol.crop, batch, device)])
             if short:
                 job.progress.say(f"latency at batch {batch}: not measured, it does not fit")
@@ -274,6 +278,7 @@ def _stopped(job: InferJob) -> bool:
 def _until_signal(job: InferJob, batches: Any) -> Iterator[Any]:
     """Several ranks have to agree first, after the evaluation."""
     for batch in batches:
+        job.heart.beat("evaluate", job.state.step)
         if job.signals and job.device.world == 1:
             raise _Stopped
         yield batch

@@ -133,6 +133,7 @@ class Plan(Strict):
     purpose: Purpose = "full"
     max_steps: int | None = None
     log_interval: int = 10
+    stop_at_epoch_end: bool = False
     overrides: dict[str, Any] = {}
     data_dir: str
     data_hash: str

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +22,19 @@ _FAILED = frozenset({Exit.NON_FINITE, Exit.BAD_COUNT})
 
 @dataclass(frozen=True)
 class Status:
-    """How one rank ended. `t_wall` in seconds since 1970 tells which of several ranks was first."""
+    """How one rank ended. `t_wall` in seconds since 1970 tells which of several ranks was first.
+
+    `step`: steps done; `lost_peer`: it ended only because another rank did; `attempt`: the
+    torchrun that it belonged to, as ranks of a killed launch may end during the next one.
+    """
 
     code: int
     message: str
     rank: int
     t_wall: float
+    step: int = 0
+    lost_peer: bool = False
+    attempt: str = ""
 
     @property
     def status(self) -> Literal["finished", "failed", "interrupted"]:
@@ -38,6 +45,8 @@ class Status:
     def write(self, run_dir: Path) -> None:
         """Rank 0 owns status.json; another rank leaves its own beside it for launch to read."""
         final, temporary = _paths(run_dir, self.rank)
+        if Status.read(final) == self:  # a full disk has no room to write it twice
+            return
         text = json.dumps({"status": self.status, **asdict(self)}, indent=1)
         try:
             with temporary.open("r+" if temporary.exists() else "w", encoding="utf-8") as file:
@@ -53,7 +62,8 @@ class Status:
         """None when there is none, or none that can be read."""
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            return cls(raw["code"], raw["message"], raw["rank"], raw["t_wall"])
+            known = {field.name: raw[field.name] for field in fields(cls) if field.name in raw}
+            return cls(**known)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

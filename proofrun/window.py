@@ -34,12 +34,12 @@ class Window:
         self._rows.append((lr, images, wait_s, time.monotonic()))
 
     @property
-    def empty(self) -> bool:
-        return not self._rows
+    def steps(self) -> int:
+        return len(self._rows)
 
     @property
     def full(self) -> bool:
-        return len(self._rows) == self._size
+        return self.steps == self._size
 
     def read(self) -> dict[str, Any]:
         """Mean loss and ce of this rank, lr, steps, images, window_s, data_wait_s. A host sync."""

@@ -6,11 +6,14 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from saver import ROOT, holds, save, start
+from small_disk import small_disk
 
 from proofrun import checkpoint
 from proofrun.errors import Exit, LockedError, WriteError
@@ -221,6 +224,27 @@ def test_a_file_that_cannot_grow(tmp_path):
     assert said.count("\n") == 1 and "File too large" in said and "untouched" in said
     assert names(folder) == ["latest", "step-0000000001"]
     assert holds(checkpoint.newest(folder, []), 1)
+
+
+def test_a_full_disk(tmp_path):
+    """A real one: seen before anything is written; with room again, the next save is as ever."""
+    with small_disk(tmp_path / "disk", "size=1200k") as disk:
+        folder = disk.folder / "checkpoints"
+
+        def saver(*steps: int) -> subprocess.CompletedProcess[bytes]:
+            words = [sys.executable, ROOT / "tests" / "saver.py", folder, *map(str, steps)]
+            return subprocess.run(disk.command(*words), capture_output=True)
+
+        assert saver(1).returncode == 0  # 1 MiB of margin and 22 kB of checkpoint
+        filler = disk.outside / "filler"
+        filler.write_bytes(bytes(150_000))
+        assert saver(2).returncode == Exit.CANNOT_WRITE
+        said = (disk.outside / "checkpoints.stderr").read_text()
+        assert said.count("\n") == 1 and "the disk is full: it takes 0.0 MB, 1.0 are free" in said
+        assert names(disk.outside / "checkpoints") == ["best", "latest", "step-0000000001"]
+        filler.unlink()
+        assert saver(2, 3).returncode == 0
+        assert holds(checkpoint.newest(disk.outside / "checkpoints", []), 3)
 
 
 def test_a_folder_of_another_user(tmp_path):
