@@ -11,10 +11,13 @@ import contextlib
 import glob
 import importlib
 import os
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from proofrun.errors import DeviceError, one_line
 from proofrun.heartbeat import Heart, timeout_of
@@ -204,6 +207,15 @@ def lost_a_peer(error: BaseException) -> bool:
     )
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the card or on the host; each allocator says it its way."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation")
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in said for word in (*words, "bad_alloc"))
+    )
+
+
 class Device:
     """An opened device and this process's place among the ranks.
 
@@ -296,6 +308,17 @@ class Device:
         import torch
 
         return torch.get_device_module(self.backend.torch_type)
+
+    def memory_left(self) -> int | None:
+        """Bytes that this process may still take on its device; None: the backend cannot tell."""
+        if self.kind != "CPU":
+            ask = getattr(self._module, "mem_get_info", None)
+            return int(ask(self.local_rank)[0]) if ask else None
+        left = psutil.virtual_memory().available
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            left = min(left, limit - psutil.Process().memory_info().vms)
+        return max(left, 0)
 
     @property
     def dali_device_id(self) -> int | None:

@@ -26,6 +26,7 @@ from dataclasses import replace
 from typing import Any
 
 from proofrun import faultpoints, preflight
+from proofrun.candidates import chosen
 from proofrun.cluster import Nodes, check_port, nodes_of
 from proofrun.errors import (
     RESTARTABLE,
@@ -45,7 +46,7 @@ from proofrun.torchrun import Signals, check_threads, environment, torchrun
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one training; the exit code of `proofrun.errors`."""
+    """Do one run, training or inference; the exit code of `proofrun.errors`."""
     options = parse(sys.argv[1:] if argv is None else argv)
     check_threads()
     timeout_of(os.environ)  # refuse a bad one now
@@ -69,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
                 f"{nodes.timeout_s} s at most (NODES_TIMEOUT)",
                 flush=True,
             )
+        if plan.weights:
+            print(f"weights: {', '.join(plan.weights)}", flush=True)
         if plan.overrides:
             print(f"overridden: {plan.overrides}: kept out of the headline tables", flush=True)
         return run(plan, nodes, folder, options.max_restarts)
@@ -78,9 +81,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The command line. Flags that change a result are recorded as overrides."""
     parser = Parser(
         prog="proofrun",
-        description="Train one run. Without flags it is the published recipe, and nothing else.",
+        description="Do one run. Without flags it is the published recipe, and nothing else.",
     )
     parser.add_argument("run", metavar="RUN_NAME", help="e.g. Inceptionv2_AMP_100E_8MLUs_Train")
+    infer = parser.add_argument_group("Infer runs (recorded, no overrides)")
+    infer.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="a file of weights, a checkpoint, a run folder, or a folder of checkpoints: all are "
+        "scored and ranked (default: the last finished training of this model and data)",
+    )
+    infer.add_argument("--no-latency", action="store_true", help="accuracy alone")
     place = parser.add_argument_group("where and how (recorded, no overrides)")
     place.add_argument("--data", metavar="DIR", help="data folder (default: env.sh)")
     place.add_argument("--logs", metavar="DIR", help="log folder (default: env.sh)")
@@ -153,7 +164,9 @@ def make_plan(
     Raises ProofrunError.
     """
     name, recipe_dir, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
+    preflight.check_flags(name, options)
     preflight.check_device(name)
+    weights = chosen(options.weights, logs, name) if name.task == "Infer" else ()
     recipe, overrides = apply_overrides(recipe, options.set)
     if recipe.optimizer.implementation == "apex":
         preflight.check_apex(name)
@@ -187,6 +200,8 @@ def make_plan(
         overrides=overrides,
         data_dir=bootstrap.in_checkout(data_dir),
         data_hash=seen.hash if seen else "synthetic",
+        weights=tuple(map(bootstrap.in_checkout, weights)),
+        latency=not options.no_latency,
     )
     preflight.check_batch(plan)
     threads = (os.environ | environment(plan, nodes))["PROOFRUN_LOADER_THREADS"]

@@ -20,7 +20,7 @@ from proofrun.cluster import roll_call
 from proofrun.data import Shard, lost_a_worker, open_train
 from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
-from proofrun.device import Device, lost_a_peer
+from proofrun.device import Device, lost_a_peer, out_of_memory
 from proofrun.errors import (
     Exit,
     LockedError,
@@ -33,6 +33,7 @@ from proofrun.evaluate import Inputs
 from proofrun.faultpoints import fault_point
 from proofrun.folders import RANK0
 from proofrun.heartbeat import Heart
+from proofrun.infer import InferJob, Place, infer
 from proofrun.job import Job, Leg, TrainState
 from proofrun.models import build_model
 from proofrun.optim import Stepper, build_optimizer, build_scaler
@@ -50,17 +51,21 @@ def run_rank(
     heart: Heart | None = None,
     failures: list[BaseException] | None = None,
 ) -> Exit:
-    """Train one rank of the run in `run_dir`; errors become a status and an exit code.
+    """Do one rank of the run in `run_dir`; errors become a status and an exit code.
 
     `signals` is filled by the handler of SIGTERM and SIGINT, `failures` by threads that died.
     """
     rank = int(os.environ.get("RANK", "0"))
-    job: Job | None = None
+    job: Job | InferJob | None = None
     reserve(run_dir, rank)
     try:
         plan = Plan.load(run_dir / "recipe.yaml")
-        job = open_job(plan, run_dir, signals, heart, failures)
-        code = train(job)
+        if plan.name.task == "Infer":
+            job = open_infer(plan, run_dir, signals, heart)
+            code = infer(job)
+        else:
+            job = open_job(plan, run_dir, signals, heart, failures)
+            code = train(job)
         message = "finished" if code is Exit.OK else "stopped by a signal; the same command goes on"
         if code is Exit.INTERRUPTED and plan.stop_at_epoch_end and not signals:
             message = "stopped at an epoch's end as asked; without the flag it goes on"
@@ -79,7 +84,10 @@ def run_rank(
             _leave(job, run_dir, rank, Exit.WORKER_DIED, message, lost_peer=True)
             return Exit.WORKER_DIED
         code, message = Exit.INTERNAL, f"{type(error).__name__}: {one_line(error)}"
-        if lost_a_worker(error):
+        if out_of_memory(error):
+            code = Exit.OUT_OF_MEMORY
+            message = f"out of memory: use a smaller --set batch.per_card ({one_line(error)[:200]})"
+        elif lost_a_worker(error):
             code = Exit.WORKER_DIED
             message = f"a loader process of rank {rank} died (killed, or out of memory)"
     _leave(job, run_dir, rank, code, message)
@@ -87,7 +95,7 @@ def run_rank(
 
 
 def _leave(
-    job: Job | None,
+    job: Job | InferJob | None,
     run_dir: Path,
     rank: int,
     code: Exit,
@@ -138,21 +146,10 @@ def open_job(
 
     Raises DeviceError, DataError, CheckpointError, ResumeError.
     """
-    start = os.environ.get("PROOFRUN_STARTED")
-    clock = events.Clock(float(start) if start else None)
-    plan = roll_call(plan)
     heart = heart or Heart(run_dir, int(os.environ.get("RANK", "0")))
-    device = Device(plan.device, plan.precision, plan.recipe.precision, heart)
-    fault_point("start", rank=device.rank)
+    clock, plan, device, shard = _begin(plan, heart)
     data = plan.recipe.data
     train_list, val_list = open_lists(plan)
-    shard = Shard(
-        rank=device.rank,
-        world=device.world,
-        threads=int(os.environ.get("PROOFRUN_LOADER_THREADS", "1")),
-        device_id=device.dali_device_id,
-    )
-
     held = hold(run_dir) if device.rank == 0 else None
     torch.manual_seed(plan.seed)
     try:
@@ -201,11 +198,7 @@ def open_job(
         shard=shard,
         clock=clock,
         writer=writer,
-        progress=Progress(
-            show=device.rank == 0,
-            bar=os.environ.get("PROOFRUN_PROGRESS") == "bar",
-            columns=int(columns) if (columns := os.environ.get("COLUMNS", "")).isdecimal() else 100,
-        ),
+        progress=_progress(device),
         window=Window(
             plan.log_interval,
             device.torch_device,
@@ -226,6 +219,59 @@ def open_job(
     if writer is not None:
         _announce(job, writer, parameters, saved)
     return job
+
+
+def open_infer(
+    plan: Plan, run_dir: Path, signals: list[int], heart: Heart | None = None
+) -> InferJob:
+    """Everything a rank needs before it reads the first weights. Raises DeviceError, DataError."""
+    heart = heart or Heart(run_dir, int(os.environ.get("RANK", "0")))
+    clock, plan, device, shard = _begin(plan, heart)
+    held = hold(run_dir) if device.rank == 0 else None
+    writer = events.EventWriter(run_dir / "events.jsonl", clock) if device.rank == 0 else None
+    model = build_model(ROOT / plan.recipe_dir, plan.recipe.model, plan.recipe.data.classes)
+    job = InferJob(
+        plan=plan,
+        run_dir=run_dir,
+        device=device,
+        val=open_lists(plan)[1],
+        shard=shard,
+        clock=clock,
+        writer=writer,
+        progress=_progress(device),
+        signals=signals,
+        lock=held,
+        heart=heart,
+        state=Place(model),
+    )
+    if writer is not None:
+        _announce(job, writer, sum(p.numel() for p in model.parameters()), None)
+    return job
+
+
+def _begin(plan: Plan, heart: Heart) -> tuple[events.Clock, Plan, Device, Shard]:
+    """What every rank opens first; with several nodes they meet here."""
+    start = os.environ.get("PROOFRUN_STARTED")
+    clock = events.Clock(float(start) if start else None)
+    plan = roll_call(plan)
+    device = Device(plan.device, plan.precision, plan.recipe.precision, heart)
+    fault_point("start", rank=device.rank)
+    shard = Shard(
+        rank=device.rank,
+        world=device.world,
+        threads=int(os.environ.get("PROOFRUN_LOADER_THREADS", "1")),
+        device_id=device.dali_device_id,
+    )
+    return clock, plan, device, shard
+
+
+def _progress(device: Device) -> Progress:
+    columns = os.environ.get("COLUMNS", "")
+    return Progress(
+        show=device.rank == 0,
+        bar=os.environ.get("PROOFRUN_PROGRESS") == "bar",
+        columns=int(columns) if columns.isdecimal() else 100,
+    )
 
 
 def hold(run_dir: Path) -> IO[str]:
@@ -266,7 +312,7 @@ def _wrap(model: nn.Module, device: Device) -> nn.Module:
 
 
 def _announce(
-    job: Job, writer: events.EventWriter, parameters: int, saved: dict[str, Any] | None
+    job: Job | InferJob, writer: events.EventWriter, parameters: int, saved: dict[str, Any] | None
 ) -> None:
     """The first events of a process: what it runs, and from where it goes on."""
     plan, device = job.plan, job.device

@@ -21,6 +21,10 @@ from torch import Tensor
 
 from proofrun.errors import CheckpointError, one_line
 
+#: A key that only weights of this origin have.
+CADENE_MARK = "conv1_7x7_s2.weight"
+TORCHVISION_MARK = "conv1.conv.weight"
+
 _COUNTER = "num_batches_tracked"
 _BN = ("weight", "bias", "running_mean", "running_var", _COUNTER)
 
@@ -120,10 +124,10 @@ def convert(state: Mapping[str, Tensor], model_name: str) -> dict[str, Tensor]:
     """
     _check_state_dict(state)
     known = {
-        "inceptionv2": ("Cadene's bninception", "conv1_7x7_s2.weight", _cadene_keys, from_cadene),
+        "inceptionv2": ("Cadene's bninception", CADENE_MARK, _cadene_keys, from_cadene),
         "googlenet": (
             "torchvision's googlenet",
-            "conv1.conv.weight",
+            TORCHVISION_MARK,
             _torchvision_keys,
             from_torchvision,
         ),

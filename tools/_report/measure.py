@@ -147,7 +147,7 @@ def own_recipe(run: Run) -> bool:
 
 def counts_for_accuracy(run: Run) -> bool:
     """Whether the run may enter the accuracy and mark tables."""
-    full = run.plan.purpose == "full" and run.plan.max_steps is None
+    full = run.name.task == "Train" and run.plan.purpose == "full" and run.plan.max_steps is None
     return run.status == "finished" and full and own_recipe(run) and reached_end(run)
 
 
@@ -161,7 +161,9 @@ def flags(run: Run) -> list[str]:
     """What a reader must know about one run before comparing it."""
     plan = run.plan
     found = []
-    if plan.max_steps is not None:
+    if run.name.task == "Infer":
+        pass  # trains nothing
+    elif plan.max_steps is not None:
         found.append(f"{plan.max_steps} steps")
     elif run.status == "finished" and reached_end(run):
         found.append("complete")
