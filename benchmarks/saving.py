@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from proofrun import checkpoint  # noqa: E402
-from proofrun.device import Device, cpu_name  # noqa: E402
+from proofrun.device import Device  # noqa: E402
 from proofrun.evaluate import averaged_model  # noqa: E402
+from proofrun.host import cpu_name  # noqa: E402
 from proofrun.models import build_model  # noqa: E402
 from proofrun.optim import Stepper, build_optimizer  # noqa: E402
 from proofrun.recipe import Recipe  # noqa: E402

@@ -21,6 +21,7 @@ import psutil
 
 from proofrun.errors import DeviceError, one_line
 from proofrun.heartbeat import Heart, timeout_of
+from proofrun.host import cpu_name
 from proofrun.recipe import Amp, Precision, PrecisionRules
 from proofrun.runs import DeviceKind
 
@@ -147,39 +148,6 @@ def _accelerator() -> str | None:
 def kind_on_host() -> DeviceKind:
     """The accelerator that this host has, else CPU."""
     return next((kind for kind in BACKENDS if cards_on_host(kind)), "CPU")
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 natively (AVX512-BF16, AMX-BF16, Arm bf16)."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            flags = {
-                word
-                for line in file
-                if line.startswith(("flags", "Features"))
-                for word in line.split()
-            }
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def cpu_name() -> str:
-    """The processor's model name and the number of usable cores."""
-    model = "CPU"
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            model = next(
-                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")),
-                model,
-            )
-    except OSError:
-        pass
-    return f"{model}, {usable_cores()} cores"
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def amp_rule(precision: Precision, rules: PrecisionRules, kind: DeviceKind) -> Amp | None:

@@ -108,7 +108,7 @@ def provenance(root: Path, command: list[str], data: dict[str, Any] | None) -> d
 
     `data` is None for synthetic batches.
     """
-    from proofrun.device import cpu_name
+    from proofrun.host import cpu_name
 
     return {
         **checkout(root),

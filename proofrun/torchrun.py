@@ -24,6 +24,7 @@ from proofrun.cluster import Nodes, interface_of, own_address
 from proofrun.errors import UsageError
 from proofrun.folders import RunFolder
 from proofrun.heartbeat import Hang, Watch, read_beat, timeout_of
+from proofrun.host import usable_cores
 from proofrun.process import STACKS, stop_with_parent
 from proofrun.runs import Plan
 
@@ -65,7 +66,7 @@ def command(plan: Plan, nodes: Nodes, run_dir: Path) -> list[str]:
 
 def environment(plan: Plan, nodes: Nodes) -> dict[str, str]:
     """What the ranks get besides the caller's environment."""
-    share = max(1, device.usable_cores() // plan.world.cards)
+    share = max(1, usable_cores() // plan.world.cards)
     own = {
         "PROOFRUN_STARTED": repr(time.monotonic()),
         "PROOFRUN_PROGRESS": "bar" if sys.stdout.isatty() else "lines",

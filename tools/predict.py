@@ -99,7 +99,7 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     import numpy as np
     import torch
 
-    from proofrun import candidates, device, fuse, memory, pretrained
+    from proofrun import candidates, device, fuse, host, memory, pretrained
     from proofrun.data import Shard, open_eval
     from proofrun.data.lists import ImageList
     from proofrun.evaluate import Inputs
@@ -116,7 +116,7 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     memory.check_batch(net, inputs, data.eval[0].crop, batch, here)
     names_of += class_names(data.name, options.data, data.classes)
     images = ImageList(Path("/"), files, np.zeros(len(files), np.int64), data.classes)
-    threads = min(device.usable_cores(), len(files) // options.batch)
+    threads = min(host.usable_cores(), len(files) // options.batch)
     for found in open_eval("torchvision", images, data.eval[0], batch, Shard(0, 1, threads)):
         with torch.no_grad(), here.autocast():
             chances = net(inputs(found.images)).float().softmax(1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from proofrun import events
-from proofrun.device import cpu_name
+from proofrun.host import cpu_name
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "reports" / "proof"

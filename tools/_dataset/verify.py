@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proofrun import bootstrap, device, preflight
+from proofrun import bootstrap, host, preflight
 from proofrun.data import fingerprint
 from proofrun.data.identity import OTHER, identify, published, resembles
 from proofrun.data.lists import list_hash
@@ -61,7 +61,7 @@ def command(args: argparse.Namespace) -> str:
     root = Path(args.dir).absolute()
     if args.restore is not None:
         return quarantine.restore(Path(args.restore).absolute(), root)
-    processes = args.processes or device.usable_cores()
+    processes = args.processes or host.usable_cores()
     if args.quarantine is not None and (done := quarantine.finish(args.quarantine, root)):
         print(done)
     sets = published(bootstrap.ROOT / "recipes")
