@@ -12,6 +12,9 @@ export DIGITS_DATASET="${DIGITS_DATASET:-data/digits}"
 export PROOFRUN_LOGS="${PROOFRUN_LOGS:-logs}"
 # Manifests of data that cannot be written: by default in .cache of the log folder.
 # export PROOFRUN_CACHE=/var/cache/proofrun
+# seconds without a sign of life after which a rank is taken for hung, killed and started again:
+# more than a save, a step or the loading of a batch can take
+export RANK_TIMEOUT="${RANK_TIMEOUT:-600}"
 # Threads of one rank, to decode and to compute: launch shares the cores out unless these are set.
 # export PROOFRUN_LOADER_THREADS=8
 # export OMP_NUM_THREADS=8

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import simplejpeg
 
 from benchmarks.pictures import jpegs
-from proofrun import device
+from proofrun import host
 from proofrun.data.fingerprint import MANIFEST, settle
 from proofrun.data.identity import OTHER
 from proofrun.data.lists import Split, read_split
@@ -103,13 +103,13 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    processes = device.usable_cores()
+    processes = host.usable_cores()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "tree"
         paths = make(root, options.images)
         size = sum(Path(path).stat().st_size for path in paths)
         print(f"{len(paths)} images, {size / 1e6:,.0f} MB, {processes} processes, ", end="")
-        print(device.cpu_name())
+        print(host.cpu_name())
         bare(paths, processes)  # the page cache
         print("\n| Turn | Load | Bare loop | verify | Ratio, wall | Ratio, processor time |")
         print("| ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -169,7 +169,7 @@ if [[ -n "$mount" ]]; then
     --entrypoint docker/entrypoint.sh
     -e "PROOFRUN_COMMIT=$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)")
 fi
-for variable in NNODES NODE_RANK RDZV_ENDPOINT NODES_TIMEOUT OMP_NUM_THREADS PROOFRUN_LOADER_THREADS; do
+for variable in NNODES NODE_RANK RDZV_ENDPOINT NODES_TIMEOUT RANK_TIMEOUT OMP_NUM_THREADS PROOFRUN_LOADER_THREADS; do
   if [[ -n "${!variable:-}" ]]; then command+=(-e "$variable=${!variable}"); fi
 done
 command+=("${extra[@]}" "${devices[@]}" "$image" "$@")

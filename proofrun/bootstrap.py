@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from proofrun.errors import Exit
+from proofrun.errors import Exit, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 _ENTERED = "PROOFRUN_ENTERED_VENV"
@@ -30,7 +30,12 @@ def stop_on_signals() -> None:
 
 
 def folder(variable: str, default: str, given: str | None) -> Path:
-    """A folder as a flag gives it, relative to the caller, else as env.sh says, to the checkout."""
+    """A folder as a flag gives it, relative to the caller, else as env.sh says, to the checkout.
+
+    Raises UsageError for a URL: it may hold a password, and folders are recorded.
+    """
+    if "://" in (given or os.environ.get(variable) or ""):
+        raise UsageError(f"{'a folder flag' if given else variable} is a URL: give a folder")
     if given:
         return Path(os.path.abspath(Path(given).expanduser()))
     return ROOT / (os.environ.get(variable) or default)

@@ -1,154 +1,113 @@
 """Atomic checkpoints: save, find, verify, load. Only rank 0 reads and writes.
 
-One folder a checkpoint, `checkpoints/step-<10 digits>/`:
+One folder a checkpoint, `checkpoints/step-<10 digits>/`; the same step saved again stands beside
+the first as `step-<10 digits>.1`. In it:
 
 - `model.safetensors`: parameters and BatchNorm buffers averaged over ranks, ready to evaluate;
 - `train.pt`: optimizer, scaler, and of every rank its BN buffers, RNG and loader position
   (tensors and plain values: loads with `weights_only=True`);
-- `meta.json`: step, epoch, clocks, hashes; readable without torch.
+- `meta.json`: step, epoch, clocks, hashes of the files and of itself; readable without torch.
+
+The links `latest` and `best` are for people: `newest` trusts names and hashes alone.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from proofrun.errors import CheckpointError, WriteError, disk_is_full
+from proofrun.errors import CheckpointError, LockedError, WriteError
+from proofrun.faultpoints import fault_point
+from proofrun.saved import SCHEMA, all_in, meta_hash, read_meta, reason, verify
+from proofrun.weights import read_plain, read_weights
 
-SCHEMA = 1
 KEEP = 2  # newest checkpoints kept besides best, marks and the end
+_TEMPORARY = ".tmp-"
+Content = bytes | memoryview
+
+
+class Checkpoint(NamedTuple):
+    """One that was verified and loaded; tensors are on the CPU."""
+
+    path: Path
+    model: dict[str, Tensor]
+    train: dict[str, Any]
+    meta: dict[str, Any]
 
 
 def save(
     folder: Path,
     step: int,
-    model: dict[str, Tensor],
+    model: Mapping[str, Tensor],
     train: dict[str, Any],
     meta: dict[str, Any],
+    best: bool = False,
 ) -> tuple[Path, int]:
-    """Write `folder/step-…` so that it is either whole or not there; (path, bytes).
+    """Write a new `folder/step-…` so that it is either whole or not there; (path, bytes).
 
-    Temporary in the same folder, write, fsync, re-open and verify, rename, fsync the folder, move
-    `latest`. Raises WriteError.
+    Look for space, write into a temporary in the same folder, flush, fsync, re-open and verify,
+    rename, fsync the folder, move `latest` (and `best`), prune. A kill at any moment leaves every
+    checkpoint that was there. Raises WriteError, LockedError.
     """
-    final = folder / f"step-{step:010d}"
-    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
+    contents = _pack(step, model, train, {**meta, "best": best})
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _need_space(folder, sum(t.numel() * t.element_size() for t in model.values()) * 2)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}
-        save_file(tensors, temporary / "model.safetensors")
-        torch.save(train, temporary / "train.pt")
-        # safetensors makes its file for the owner alone; who may read the log may read the weights
-        shutil.copymode(temporary / "train.pt", temporary / "model.safetensors")
-        files: dict[str, dict[str, int | str]] = {}
-        for name in ("model.safetensors", "train.pt"):
-            _fsync(temporary / name)
-            files[name] = {
-                "bytes": (temporary / name).stat().st_size,
-                "sha256": file_hash(temporary / name),
-            }
-        text = json.dumps({"schema": SCHEMA, "step": step, **meta, "files": files}, indent=1)
-        (temporary / "meta.json").write_text(text, encoding="utf-8")
-        _fsync(temporary / "meta.json")
-        verify(temporary)
-        replaced = folder / f".old-{final.name}"
-        if final.exists():  # the same step again, after a resume from before it
-            shutil.rmtree(replaced, ignore_errors=True)
-            final.rename(replaced)
-        temporary.rename(final)
-        _fsync(folder)
-        point(folder, "latest", final.name)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        reason = "the disk is full" if disk_is_full(error) else str(error.strerror or error)
+        with _only_writer(folder):
+            final = _put(folder, step, contents, best)
+    except (OSError, CheckpointError) as error:
         raise WriteError(
-            f"{folder}: cannot save a checkpoint: {reason}; what was saved before is "
+            f"{folder}: cannot save a checkpoint: {reason(error)}; what was saved before is "
             "untouched, mend this and run the same again"
         ) from None
-    return final, sum((final / name).stat().st_size for name in files)
+    return final, _size(contents)
 
 
-def point(folder: Path, name: str, target: str) -> None:
-    """Move the link `folder/name` to `target` in one step."""
-    temporary = folder / f".tmp-{name}-{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.rename(folder / name)
+def mend(folder: Path) -> None:
+    """Finish what a process killed in `save` left: temporaries go, `best` is what it should be.
+
+    Raises WriteError, LockedError.
+    """
+    if not folder.is_dir():
+        return
+    try:
+        with _only_writer(folder):
+            _tidy(folder)
+    except OSError as error:
+        raise WriteError(f"{folder}: {reason(error)}; mend this and run the same again") from None
 
 
-def prune(folder: Path) -> None:
-    """Delete older checkpoints: all but the newest `KEEP`, `best`, and those that say `keep`."""
-    best = (folder / "best").resolve()
-    for path in sorted(folder.glob("step-*"))[:-KEEP]:
+def newest(folder: Path, warn: list[str]) -> Checkpoint | None:
+    """The newest checkpoint that verifies and loads, or None. Others are named in `warn`."""
+    for path in reversed(all_in(folder)):
         try:
-            keep = read_meta(path).get("keep", False)
-        except CheckpointError:
-            keep = True  # damaged: evidence, not ours to delete
-        if path.resolve() != best and not keep:
-            shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(".tmp-step-*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def newest(folder: Path, warn: list[str]) -> Path | None:
-    """The newest checkpoint that verifies, or None. Damaged ones are named in `warn`."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
-        try:
-            verify(path)
-            return path
+            return load(path)
         except CheckpointError as error:
             warn.append(str(error))
     return None
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """`meta.json` of a checkpoint. Raises CheckpointError."""
-    try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged checkpoint: meta.json: {error}") from None
-    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA or "files" not in meta:
-        raise CheckpointError(f"{path}: meta.json is not a proofrun checkpoint's")
-    return meta
-
-
-def verify(path: Path) -> dict[str, Any]:
-    """Read every byte against its hash; the metadata. Raises CheckpointError."""
-    meta = read_meta(path)
-    for name, entry in meta["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            raise CheckpointError(f"{path}: damaged checkpoint: {name} is cut short or missing")
-        if file_hash(file) != entry["sha256"]:
-            raise CheckpointError(f"{path}: damaged checkpoint: {name} differs from its hash")
-    return meta
-
-
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """(model, train state, metadata), all on the CPU. Raises CheckpointError."""
+def load(path: Path) -> Checkpoint:
+    """All of a checkpoint. No code that a foreign file may hold is run. Raises CheckpointError."""
     meta = verify(path)
-    try:
-        model = load_file(path / "model.safetensors")
-        train = torch.load(path / "train.pt", map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path}: cannot be loaded: {error}") from None
-    return model, train, meta
+    model = read_weights(path / "model.safetensors")
+    train = read_plain(path / "train.pt")
+    return Checkpoint(path, model, train, meta)
 
 
-def state_hash(state: dict[str, Tensor]) -> str:
+def state_hash(state: Mapping[str, Tensor]) -> str:
     """sha256 over names, shapes, types and bytes of a state dict, in name order."""
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -158,19 +117,156 @@ def state_hash(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _pack(
+    step: int, model: Mapping[str, Tensor], train: dict[str, Any], meta: dict[str, Any]
+) -> dict[str, Content]:
+    """The bytes of each file: their size and hash are known before anything is written."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}
+    buffer = io.BytesIO()
+    torch.save(train, buffer)
+    contents: dict[str, Content] = {
+        "model.safetensors": to_safetensors(tensors),
+        "train.pt": buffer.getbuffer(),
+    }
+    files = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in contents.items()
+    }
+    whole = json.loads(json.dumps({"schema": SCHEMA, "step": step, **meta, "files": files}))
+    text = json.dumps({**whole, "meta_sha256": meta_hash(whole)}, indent=1)
+    return {**contents, "meta.json": text.encode()}
+
+
+def _size(contents: Mapping[str, Content]) -> int:
+    return sum(len(content) for content in contents.values())
+
+
+def _put(folder: Path, step: int, contents: dict[str, Content], best: bool) -> Path:
+    temporary = folder / f"{_TEMPORARY}step-{step:010d}"
+    fault_point("save_begun", step=step)
+    _tidy(folder)
+    _need_space(folder, _size(contents))
+    try:
+        temporary.mkdir()
+        for number, (name, content) in enumerate(contents.items()):
+            _write(temporary / name, content, step, number)
+        fault_point("save_written", step=step)
+        _fsync(temporary)
+        fault_point("save_synced", step=step)
+        verify(temporary)
+        fault_point("save_verified", step=step)
+        final = _free_name(folder, step)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fault_point("save_renamed", step=step)
+    _fsync(folder)
+    fault_point("save_settled", step=step)
+    _point(folder, "latest", final.name)
+    fault_point("save_latest", step=step)
+    if best:
+        _point(folder, "best", final.name)
+    _fsync(folder)
+    fault_point("save_linked", step=step)
+    _prune(folder, step)
+    fault_point("save_pruned", step=step)
+    return final
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Whoever is in here is alone: a temporary in the folder is then a dead process's.
+
+    A lock tells the living from the dead where process ids cannot: in containers, on other hosts.
+    """
+    with (folder / ".lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(
+                f"{folder}: another process is saving in here; stop it, then run the same again"
+            ) from None
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a forked loader may hold the file open
+
+
+def _tidy(folder: Path) -> None:
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        if path.is_dir() and not path.is_symlink():
+            try:
+                shutil.rmtree(path)
+            except OSError as error:  # NFS keeps what somebody still reads
+                if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+                    raise
+        else:
+            path.unlink()
+    for path in all_in(folder)[-1:]:
+        try:
+            best = read_meta(path).get("best", False)
+        except CheckpointError:  # `newest` names it
+            continue
+        if best and (folder / "best").resolve() != path.resolve():
+            _point(folder, "best", path.name)
+
+
+def _free_name(folder: Path, step: int) -> Path:
+    """A new name: the same step comes again after a resume, and nothing is ever replaced."""
+    path, number = folder / f"step-{step:010d}", 0
+    while path.exists() or path.is_symlink():
+        number += 1
+        path = folder / f"step-{step:010d}.{number}"
+    return path
+
+
+def _point(folder: Path, name: str, target: str) -> None:
+    """Move the link `folder/name` to `target` in one step."""
+    temporary = folder / f"{_TEMPORARY}{name}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.rename(folder / name)
+
+
+def _prune(folder: Path, step: int) -> None:
+    """Delete older checkpoints: all but the newest `KEEP`, `best`, and those that say `keep`."""
+    best = (folder / "best").resolve()
+    for path in all_in(folder)[:-KEEP]:
+        try:
+            keep = read_meta(path).get("keep", False)
+        except CheckpointError:
+            keep = True  # damaged: evidence, not ours to delete
+        if path.resolve() != best and not keep:
+            going = folder / f"{_TEMPORARY}{path.name}"  # half deleted, it must not look damaged
+            path.rename(going)
+            fault_point("save_pruning", step=step)
+            shutil.rmtree(going, ignore_errors=True)
 
 
 def _need_space(folder: Path, need: int) -> None:
     free = shutil.disk_usage(folder).free
-    if free < need * 1.05 + (1 << 20):
-        raise OSError(errno.ENOSPC, f"{need >> 20} MiB needed, {free >> 20} MiB free")
+    if free < need + (1 << 20):  # blocks, the folder, and lines of the log in the meantime
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk is full: it takes {need / 1e6:.1f} MB, {free / 1e6:.1f} are free",
+        )
 
 
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _write(path: Path, content: Content, step: int, number: int) -> None:
+    half = len(content) // 2
+    with path.open("wb") as file:
+        file.write(content[:half])
+        fault_point("save_writing", step=step, file=number)
+        file.write(content[half:])
+        file.flush()
+        os.fsync(file.fileno())
+        # what is verified next shall come from the disk
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _fsync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,19 +1,27 @@
 """Devices and ranks: the only file that names cuda, mlu, npu and their collectives.
 
 Looking at the host (`cards_on_host`) needs no torch, so that launch can refuse a run at once;
-everything that opens a device imports torch inside.
+everything that opens a device imports torch inside. Cards are opened through `torch.accelerator`;
+what that does not cover is in one table, a row a vendor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import importlib
 import os
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from proofrun.errors import DeviceError
+import psutil
+
+from proofrun.errors import DeviceError, one_line
+from proofrun.heartbeat import Heart, timeout_of
+from proofrun.host import cpu_name
 from proofrun.recipe import Amp, Precision, PrecisionRules
 from proofrun.runs import DeviceKind
 
@@ -65,6 +73,23 @@ BACKENDS: dict[DeviceKind, Backend] = {
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "HCCL_SOCKET_IFNAME")
 
 
+#: `torch.accelerator` came with it.
+OLDEST_TORCH = (2, 6)
+
+#: What a rank needs besides the caller's environment. torch loads every plugin that is installed
+#: while it is imported, also on a run that does not need it; one without its driver ends it there.
+RANK_ENVIRONMENT = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+
+
+def check_torch(version: str) -> None:
+    """Raises DeviceError for a torch (`2.13.0+cpu`) that is older than `OLDEST_TORCH`."""
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TORCH:
+        raise DeviceError(
+            f"torch {version} is too old: {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer is needed; "
+            "update it, or run in a newer container"
+        )
+
+
 def cards_on_host(kind: DeviceKind) -> int | None:
     """Cards of this kind, by device files and visibility variable; None: no limit (CPU)."""
     backend = BACKENDS[kind]
@@ -81,10 +106,8 @@ def cards_in_torch(kind: DeviceKind) -> int:
     """Cards of this kind that the installed torch can open. Raises ImportError, DeviceError."""
     import torch
 
-    backend = BACKENDS[kind]
     _import_plugin(kind)
-    module = getattr(torch, backend.torch_type, None)
-    return int(module.device_count()) if module is not None and module.is_available() else 0
+    return torch.accelerator.device_count() if _accelerator() == BACKENDS[kind].torch_type else 0
 
 
 def torch_build() -> str:
@@ -101,47 +124,30 @@ def _import_plugin(kind: DeviceKind) -> None:
             importlib.import_module(plugin)
         except Exception as error:  # a plugin without its driver raises anything
             raise DeviceError(
-                f"{kind}: `import {plugin}` failed: {error}; install the vendor's PyTorch plugin "
-                "and driver"
+                f"{kind}: `import {plugin}` failed: {one_line(error)[:300]}; install the vendor's "
+                "driver and the PyTorch plugin that fits it"
             ) from None
+
+
+def _accelerator() -> str | None:
+    """The one type of card that torch works with in this process, if it has any."""
+    import torch
+
+    try:
+        if not torch.accelerator.is_available():  # torch 2.6 raises where a newer one says None
+            return None
+        found = torch.accelerator.current_accelerator()
+        return found.type if found else None
+    except RuntimeError as error:  # built for one, a plugin brought another
+        raise DeviceError(
+            f"torch {torch.__version__} has two kinds of cards at once ({one_line(error)}); "
+            "use an environment with one vendor's build alone"
+        ) from None
 
 
 def kind_on_host() -> DeviceKind:
     """The accelerator that this host has, else CPU."""
     return next((kind for kind in BACKENDS if cards_on_host(kind)), "CPU")
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 natively (AVX512-BF16, AMX-BF16, Arm bf16)."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            flags = {
-                word
-                for line in file
-                if line.startswith(("flags", "Features"))
-                for word in line.split()
-            }
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def cpu_name() -> str:
-    """The processor's model name and the number of usable cores."""
-    model = "CPU"
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            model = next(
-                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")),
-                model,
-            )
-    except OSError:
-        pass
-    return f"{model}, {usable_cores()} cores"
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def amp_rule(precision: Precision, rules: PrecisionRules, kind: DeviceKind) -> Amp | None:
@@ -169,14 +175,32 @@ def lost_a_peer(error: BaseException) -> bool:
     )
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the card or on the host; each allocator says it its way."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation")
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in said for word in (*words, "bad_alloc"))
+    )
+
+
 class Device:
     """An opened device and this process's place among the ranks.
 
     Control messages go over gloo on the CPU, so that they never wait for the card's queue.
     """
 
-    def __init__(self, kind: DeviceKind, precision: Precision, rules: PrecisionRules) -> None:
-        """Open the card of this rank. Raises DeviceError."""
+    def __init__(
+        self,
+        kind: DeviceKind,
+        precision: Precision,
+        rules: PrecisionRules,
+        heart: Heart | None = None,
+    ) -> None:
+        """Open the card of this rank. `heart` is told when it waits for others.
+
+        Raises DeviceError.
+        """
         import torch
 
         self.kind = kind
@@ -187,32 +211,37 @@ class Device:
         self.amp = amp_rule(precision, rules, kind)
         self.torch_device = self._open()
         self._set_float32(allow_tf32=precision == "TF32")
+        self._waiting = heart.waiting if heart else contextlib.nullcontext
         self._control: Any = None
         if self.world > 1:
+            # launch's watch is to find a hang first: it knows which rank is behind
+            patience = timedelta(seconds=max(1800, 3 * timeout_of(os.environ)))
             if not torch.distributed.is_initialized():
-                torch.distributed.init_process_group(self.backend.collective)
+                torch.distributed.init_process_group(self.backend.collective, timeout=patience)
             same = self.backend.collective == "gloo"
-            self._control = None if same else torch.distributed.new_group(backend="gloo")
+            if not same:
+                self._control = torch.distributed.new_group(backend="gloo", timeout=patience)
 
     def _open(self) -> torch.device:
         import torch
 
-        name = self.backend.torch_type
+        check_torch(torch.__version__)
         _import_plugin(self.kind)
         if self.kind == "CPU":
             return torch.device("cpu")
-        module = getattr(torch, name, None)
-        if module is None or not module.is_available():
+        name = self.backend.torch_type
+        found = _accelerator()
+        if found != name:
             raise DeviceError(
-                f"torch {torch.__version__} sees no {self.kind}: check the driver, and that this "
-                f"torch is built for {name}"
+                f"torch {torch.__version__} sees {f'{found} and ' if found else ''}no {self.kind}: "
+                f"check the driver, and that this torch is built for {name}"
             )
-        if module.device_count() <= self.local_rank:
+        count = torch.accelerator.device_count()
+        if count <= self.local_rank:
             raise DeviceError(
-                f"the run needs {self.local_rank + 1} {self.kind}s or more, torch sees "
-                f"{module.device_count()}"
+                f"the run needs {self.local_rank + 1} {self.kind}s or more, torch sees {count}"
             )
-        module.set_device(self.local_rank)
+        torch.accelerator.set_device_index(self.local_rank)
         return torch.device(name, self.local_rank)
 
     def _set_float32(self, allow_tf32: bool) -> None:
@@ -236,12 +265,28 @@ class Device:
     @property
     def name(self) -> str:
         """The card as its vendor calls it."""
-        import torch
 
         if self.kind == "CPU":
             return cpu_name()
-        module = getattr(torch, self.backend.torch_type)
-        return str(module.get_device_name(self.local_rank))
+        return str(self._module.get_device_name(self.local_rank))
+
+    @property
+    def _module(self) -> Any:
+        """What the vendor adds to torch: `torch.cuda` and its like."""
+        import torch
+
+        return torch.get_device_module(self.backend.torch_type)
+
+    def memory_left(self) -> int | None:
+        """Bytes that this process may still take on its device; None: the backend cannot tell."""
+        if self.kind != "CPU":
+            ask = getattr(self._module, "mem_get_info", None)
+            return int(ask(self.local_rank)[0]) if ask else None
+        left = psutil.virtual_memory().available
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            left = min(left, limit - psutil.Process().memory_info().vms)
+        return max(left, 0)
 
     @property
     def dali_device_id(self) -> int | None:
@@ -261,7 +306,7 @@ class Device:
 
         states = {"cpu": torch.get_rng_state()}
         if self.kind != "CPU":
-            states["card"] = getattr(torch, self.backend.torch_type).get_rng_state(self.local_rank)
+            states["card"] = self._module.get_rng_state(self.local_rank)
         return states
 
     def set_rng_state(self, states: dict[str, torch.Tensor]) -> None:
@@ -269,7 +314,7 @@ class Device:
 
         torch.set_rng_state(states["cpu"])
         if "card" in states and self.kind != "CPU":
-            getattr(torch, self.backend.torch_type).set_rng_state(states["card"], self.local_rank)
+            self._module.set_rng_state(states["card"], self.local_rank)
 
     # Control messages between ranks. All of them return at once in a world of one.
 
@@ -288,7 +333,8 @@ class Device:
         import torch
 
         if self.world > 1:
-            torch.distributed.all_reduce(tensor, group=self._control)
+            with self._waiting():
+                torch.distributed.all_reduce(tensor, group=self._control)
 
     def from_rank0(self, value: Any) -> Any:
         """Rank 0's value on every rank; any picklable object."""
@@ -297,7 +343,8 @@ class Device:
         if self.world == 1:
             return value
         box = [value if self.rank == 0 else None]
-        torch.distributed.broadcast_object_list(box, src=0, group=self._control)
+        with self._waiting():
+            torch.distributed.broadcast_object_list(box, src=0, group=self._control)
         return box[0]
 
     def gather(self, value: Any) -> list[Any]:
@@ -307,7 +354,8 @@ class Device:
         if self.world == 1:
             return [value]
         box: list[Any] | None = [None] * self.world if self.rank == 0 else None
-        torch.distributed.gather_object(value, box, dst=0, group=self._control)
+        with self._waiting():
+            torch.distributed.gather_object(value, box, dst=0, group=self._control)
         return box or []
 
     def max_(self, tensor: torch.Tensor) -> None:

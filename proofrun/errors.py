@@ -50,9 +50,15 @@ class Exit(IntEnum):
     BAD_CHECKPOINT = 31
     RUN_LOCKED = 32
     CANNOT_WRITE = 33
+    NO_WEIGHTS = 34
+    FOREIGN_WEIGHTS = 35
+    WEIGHTS_CLASSES = 36
     NON_FINITE = 40
     WORKER_DIED = 41
     BAD_COUNT = 42
+    HUNG = 43
+    OUT_OF_MEMORY = 44
+    EXPORT_DIFFERS = 45
     BAD_TRACE = 50
     INTERNAL = 70
     INTERRUPTED = 75
@@ -71,7 +77,7 @@ MEANING: dict[Exit, str] = {
     Exit.NOT_INSTALLED: "a package is missing: run `bash run_scripts/quickstart.sh`",
     Exit.NO_RENDEZVOUS: "of several machines one did not arrive in time, or the port is taken",
     Exit.SHARED_MEMORY: "shared memory is too small for the loader's processes or for the cards",
-    Exit.NO_DATA: "the data folder is missing or empty",
+    Exit.NO_DATA: "the data folder is missing or empty, or holds no image",
     Exit.IMAGE_TRUNCATED: "an image has 0 bytes or its end is missing",
     Exit.IMAGE_INVALID: "a file in the list is no image, or cannot be decoded",
     Exit.LIST_MISSING_FILE: "a list names a file that does not exist",
@@ -83,19 +89,27 @@ MEANING: dict[Exit, str] = {
     Exit.BAD_ARCHIVE: "an archive is damaged, not the published one, or not safe to unpack",
     Exit.DATA_CHANGED: "the data is not what was fingerprinted: see `--accept-changed-data`",
     Exit.RESUME_REFUSED: "the interrupted run had another recipe, override or data: see `--new`",
-    Exit.BAD_CHECKPOINT: "no checkpoint of the run can be loaded",
+    Exit.BAD_CHECKPOINT: "a checkpoint is damaged, or none of the run can be loaded",
     Exit.RUN_LOCKED: "another process works in this run folder",
     Exit.CANNOT_WRITE: "the log folder cannot be written, or the disk is full",
+    Exit.NO_WEIGHTS: "there are no weights at the path given, or no finished training to take them "
+    "from",
+    Exit.FOREIGN_WEIGHTS: "the weights are of another network, or the file is no file of weights",
+    Exit.WEIGHTS_CLASSES: "the weights are for fewer or more classes than the data",
     Exit.NON_FINITE: "the loss is not finite",
     Exit.WORKER_DIED: "a rank died without saying why (killed, out of memory, crashed)",
     Exit.BAD_COUNT: "an evaluation did not score every image exactly once",
+    Exit.HUNG: "a rank did nothing for RANK_TIMEOUT seconds",
+    Exit.OUT_OF_MEMORY: "a batch does not fit into the device's memory; the line says which does",
+    Exit.EXPORT_DIFFERS: "`export.py` only: the exported file computes something else, and was not "
+    "kept",
     Exit.BAD_TRACE: "`align.py`: a trace is damaged, or belongs to another exercise",
     Exit.INTERNAL: "a defect of proofrun: the traceback is in stdout.log of the run, or printed",
     Exit.INTERRUPTED: "stopped by a signal: the same command goes on from what was saved",
 }
 
 #: A new attempt from the last checkpoint can succeed. Everything else would fail again.
-RESTARTABLE = frozenset({Exit.WORKER_DIED})
+RESTARTABLE = frozenset({Exit.WORKER_DIED, Exit.HUNG, Exit.INTERNAL})
 
 
 class ProofrunError(Exception):

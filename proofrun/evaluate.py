@@ -18,13 +18,17 @@ from proofrun.recipe import Normalize, PartialBatches
 
 
 class Inputs(nn.Module):
-    """uint8 NHWC pixels on the host -> normalised float32 NCHW (channels-last) on the device."""
+    """uint8 NHWC pixels on the host -> normalised float32 NCHW (channels-last) on the device.
+
+    `bgr`: for networks that want the channels the other way round; `normalize` is in their order.
+    """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, normalize: Normalize, device: torch.device) -> None:
+    def __init__(self, normalize: Normalize, device: torch.device, bgr: bool = False) -> None:
         super().__init__()
+        self.bgr = bgr
         std = torch.tensor(normalize.std, dtype=torch.float64)
         mean = torch.tensor(normalize.mean, dtype=torch.float64)
         shape = (1, 3, 1, 1)
@@ -34,6 +38,7 @@ class Inputs(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, H, W, 3) uint8. Returns (B, 3, H, W) float32."""
         pixels = images.to(self.scale.device, non_blocking=True).permute(0, 3, 1, 2)
+        pixels = pixels.flip(1) if self.bgr else pixels
         return pixels.float().mul_(self.scale).add_(self.shift)
 
 

@@ -105,6 +105,30 @@ class Eval(Event):
     prediction_hash: str
     eval_s: float
     parts: list[EvalPart] = Field(default=[], description="as a source scores that drops images")
+    weights: str | None = Field(default=None, description="infer: file or checkpoint that was read")
+    weights_sha256: str | None = Field(default=None, description="infer: of that file")
+    origin: str | None = Field(default=None, description="infer: whose weights these are")
+    bn: Literal["averaged", "rank 0"] | None = Field(
+        default=None, description="infer: BatchNorm statistics: mean over ranks, or those of rank 0"
+    )
+
+
+class Latency(Event):
+    """How long a batch takes, from its pixels on the host to its logits there; over all ranks.
+
+    With the input pipeline: from one batch's logits to the next one's, files read and decoded on
+    the way.
+    """
+
+    kind: Literal["latency"] = "latency"
+    batch: int = Field(description="images per card")
+    pipeline: bool = Field(description="whether files are read and decoded for every batch")
+    batches: int = Field(description="timed, of all ranks")
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    images_per_s: float = Field(description="of all ranks together")
+    weights: str
 
 
 class Mark(Event):
@@ -136,6 +160,8 @@ class Resume(Event):
     from_step: int
     path: str
     remarks: list[str] = []
+    world_before: int | None = Field(default=None, description="ranks, where that changed here")
+    world_after: int | None = None
 
 
 class Fault(Event):
@@ -155,7 +181,7 @@ class RunEnd(Event):
 
 
 AnyEvent = Annotated[
-    RunStart | Train | Eval | Mark | Checkpoint | Resume | Fault | RunEnd,
+    RunStart | Train | Eval | Latency | Mark | Checkpoint | Resume | Fault | RunEnd,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)

@@ -2,12 +2,14 @@
 
 `PROOFRUN_TEST_FAULT=<point>[,<key>=<whole number> …]:<action>` acts at that point where every key
 has that value, once: with PROOFRUN_TEST_FAULT_ONCE=<file>, once over all restarts (the file is
-made then). Several are parted by `;`. Only tests set these variables; `proofrun.launch` says so in
+made then). Several are parted by `;`; the files of the second and later are `<file>.1`, …
+Only tests set these variables; `proofrun.launch` says so in
 its first lines when they are set. Torch-free.
 
 Actions: kill, abort, segfault, stop (SIGSTOP), sigterm, sigint: to this process; exception; thread
 (an exception in a thread of its own); handler (an exception in a signal handler); gil (holds the
-interpreter's lock for an hour); sleep=<seconds>; enospc, eacces (OSError).
+interpreter's lock for an hour); sleep=<seconds>; enospc, eacces (OSError). `nan` acts where the
+code asks `poisoned`: it then spoils its own numbers.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 VARIABLE = "PROOFRUN_TEST_FAULT"
+POISON = "nan"
 _ONCE = "PROOFRUN_TEST_FAULT_ONCE"
 
 
@@ -30,20 +34,31 @@ class InjectedFault(Exception):
 
 def fault_point(name: str, **place: int) -> None:
     """Act if the tests' environment asks for a fault here; `place` is, e.g., step and rank."""
+    if asked := os.environ.get(VARIABLE):
+        for action in _due(asked, name, place):
+            if action != POISON:
+                _act(action, name)
+
+
+def poisoned(name: str, **place: int) -> bool:
+    """Whether the tests' environment asks for numbers that are not finite here."""
     asked = os.environ.get(VARIABLE)
-    if not asked:
-        return
-    for one in asked.split(";"):
+    return bool(asked) and POISON in _due(str(asked), name, place)
+
+
+def _due(asked: str, name: str, place: dict[str, int]) -> Iterator[str]:
+    """The actions asked for at this place, each once."""
+    for number, one in enumerate(asked.split(";")):
         where, _, action = one.partition(":")
         point, *conditions = where.split(",")
         wanted = dict(condition.split("=") for condition in conditions)
         if point == name and all(place.get(key) == int(value) for key, value in wanted.items()):
             if (once := os.environ.get(_ONCE)) is not None:
                 try:
-                    Path(once).touch(exist_ok=False)
+                    Path(f"{once}{f'.{number}' if number else ''}").touch(exist_ok=False)
                 except FileExistsError:
                     continue
-            _act(action, name)
+            yield action
 
 
 def _act(action: str, name: str) -> None:

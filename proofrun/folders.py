@@ -7,16 +7,20 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from proofrun import events
 from proofrun.errors import Exit, LockedError, ResumeError, WriteError
+from proofrun.heartbeat import Hang, clear_beats, read_beat
 from proofrun.runs import Plan
 from proofrun.status import Status
 
 #: Left by a rank as soon as it lives: without it, torchrun never came to start one.
 STARTED = ".started"
+#: Locked by rank 0 as long as it lives: launch may be killed while its ranks still save.
+RANK0 = ".rank0.lock"
 
 State = Literal["new", "resumed", "one node of several"]
 
@@ -28,8 +32,9 @@ class RunFolder:
         self.path = path
         self.plan = plan
         self.state = state
+        self.attempt = ""  # as its ranks write it into their statuses
         self._lock = lock
-        self._ranks = range(node * plan.world.cards, (node + 1) * plan.world.cards)
+        self.ranks = range(node * plan.world.cards, (node + 1) * plan.world.cards)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -43,61 +48,78 @@ class RunFolder:
         _write(self.path / "provenance.json", json.dumps(provenance, indent=1) + "\n")
 
     def open_log(self) -> IO[bytes]:
-        """`stdout.log`, to append to. Raises WriteError."""
+        """`stdout.log`, to append to, unbuffered: closing it never fails. Raises WriteError."""
         try:
-            return (self.path / "stdout.log").open("ab")
+            return (self.path / "stdout.log").open("ab", buffering=0)
         except OSError as error:
             raise _cannot_write(self.path / "stdout.log", error) from None
 
     def clear_status(self) -> None:
         """Before an attempt: what an earlier one left must not be taken for this one's."""
-        for path in [*self.path.glob("status*.json"), self.path / STARTED]:
+        left = [*self.path.glob("status*.json"), *self.path.glob(".status*.json.*")]
+        for path in [*left, self.path / STARTED]:
             path.unlink(missing_ok=True)
+        clear_beats(self.path)
 
     def ranks_started(self) -> bool:
         """Whether any rank of this node has lived in this attempt."""
         return (self.path / STARTED).exists()
 
-    def outcome(self, stopped: bool, killed: bool = False) -> Status:
+    def outcome(self, stopped: bool, killed: bool = False, hang: Hang | None = None) -> Status:
         """How the attempt ended here: the first cause that a rank of this node named, or silence.
 
         `stopped`: launch was told to stop, so a rank that ends without a word did as it was told.
         `killed`: torchrun was killed; its ranks may have saved, but nobody asked them to stop.
-        A run whose rank 0 could not say it gets its last events from here.
+        `hang`: launch killed them all for it. A run whose rank 0 could not say how it ended gets
+        its last events from here.
         """
         found = [Status.read(path) for path in self.path.glob("status*.json")]
-        said = sorted((s for s in found if s is not None), key=lambda s: s.t_wall)
-        quiet = (Exit.OK, Exit.INTERRUPTED, Exit.WORKER_DIED)
-        cause = next((s for s in said if s.code not in quiet), None)
-        own = next((s for s in said if s.rank == self._ranks[0]), None)
-        silent = sorted(set(self._ranks) - {s.rank for s in said})
-        if cause is None and stopped and silent:
-            message = "stopped by a signal before it could save; the same command goes on"
-            cause = Status(int(Exit.INTERRUPTED), message, silent[0], time.time())
-        elif cause is None and killed and not stopped:
-            message = "torchrun was killed; the same command goes on from the last checkpoint"
-            cause = Status(int(Exit.WORKER_DIED), message, 0, time.time())
-        elif cause is None and (silent or any(s.code == Exit.WORKER_DIED for s in said)):
-            cause = Status(
-                code=int(Exit.WORKER_DIED),
-                message=f"{_who(silent)} died without a word (killed, out of memory, or "
-                f"crashed): see {self.path / 'stdout.log'}; the same command goes on from the "
-                "last checkpoint",
-                rank=silent[0] if silent else 0,
-                t_wall=time.time(),
-            )
-        status = cause or own
+        mine = [s for s in found if s is not None and s.attempt == self.attempt]
+        said = sorted(mine, key=lambda s: s.t_wall)
+        own = next((s for s in said if s.rank == self.ranks[0]), None)
+        status = self._cause(said, stopped, killed, hang) or own
         assert status is not None, "no silent rank and no cause: the first rank has spoken"
         if own is None or own.code != status.code:
             self._close_events(status)
-        Status(status.code, status.message, 0, status.t_wall).write(self.path)
+        replace(status, rank=0).write(self.path)
+        clear_beats(self.path)
         return status
+
+    def _cause(
+        self, said: list[Status], stopped: bool, killed: bool, hang: Hang | None
+    ) -> Status | None:
+        """What ended the ranks, or None when the first of them has said it all."""
+        for status in said:
+            if status.code not in (Exit.OK, Exit.INTERRUPTED) and not status.lost_peer:
+                return status
+        silent = sorted(set(self.ranks) - {s.rank for s in said})
+        if hang is not None:
+            code = Exit.INTERRUPTED if stopped else Exit.HUNG
+            return Status(int(code), hang.message, hang.rank, time.time(), hang.step)
+        if stopped and silent:
+            message = "stopped by a signal before it could save; the same command goes on"
+            return self._of(Exit.INTERRUPTED, message, silent[0])
+        if killed and not stopped:
+            message = "torchrun was killed; the same command goes on from the last checkpoint"
+            return self._of(Exit.WORKER_DIED, message, self.ranks[0])
+        if silent or any(s.lost_peer for s in said):
+            message = (
+                f"{_who(silent)} died without a word (killed, out of memory, or "
+                f"crashed): see {self.path / 'stdout.log'}; the same command goes on from the "
+                "last checkpoint"
+            )
+            return self._of(Exit.WORKER_DIED, message, silent[0] if silent else self.ranks[0])
+        return None
+
+    def _of(self, code: Exit, message: str, rank: int) -> Status:
+        beat = read_beat(self.path, rank)
+        return Status(int(code), message, rank, time.time(), beat.step if beat else 0)
 
     def _close_events(self, status: Status) -> None:
         """Rank 0 is gone: end its log where its last event stands."""
         path = self.path / "events.jsonl"
-        if not path.exists():
-            return
+        if not path.exists() or (lock := _lock(self.path / RANK0)) is None:
+            return  # ranks of a killed launch still write it
         clock = events.Clock()
         writer = events.EventWriter(path, clock)
         last = writer.last
@@ -117,6 +139,7 @@ class RunFolder:
                 events.RunEnd, **place, status=status.status, code=code, message=status.message
             )
         writer.close()
+        lock.close()
 
 
 def _who(silent: list[int]) -> str:
@@ -148,7 +171,7 @@ def open_node_folder(logs: Path, plan: Plan, node: int) -> RunFolder:
     path = logs / plan.run / f"node{node}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
+        lock = _lock(path / ".lock")
     except OSError as error:
         raise WriteError(
             f"{path}: {error.strerror}; give a folder that can be written: --logs DIR"
@@ -167,7 +190,7 @@ def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
         path = base / f"{numbers[-1]:03d}"
         status = Status.read(path / "status.json")
         if (path / "recipe.yaml").exists() and (status is None or status.status == "interrupted"):
-            lock = _lock(path)
+            lock = _lock(path / ".lock")
             if lock is None:
                 raise LockedError(
                     f"{path}: another process is training this run; wait for it, or start a second "
@@ -182,7 +205,7 @@ def _choose(base: Path, plan: Plan, new: bool) -> RunFolder:
     path = base / f"{number:03d}"
     path.mkdir(exist_ok=True)
     seed = number if plan.seed < 0 else plan.seed
-    lock = _lock(path)
+    lock = _lock(path / ".lock")
     if lock is None:
         raise LockedError(f"{path}: another process has just begun this run; try again")
     return RunFolder(path, plan.model_copy(update={"seed": seed}), "new", lock)
@@ -215,8 +238,8 @@ def _go_on(path: Path, plan: Plan) -> Plan | None:
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """The folder's lock, held until closed or until this process ends; None when it is taken."""
-    file = (path / ".lock").open("w", encoding="utf-8")
+    """This file's lock, held until closed or until this process ends; None when it is taken."""
+    file = path.open("w", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

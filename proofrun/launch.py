@@ -7,7 +7,6 @@ into 1, so each rank leaves a status, and launch exits with the code in it.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -22,18 +21,13 @@ if __name__ == "__main__":
 
 import argparse
 import re
-import shlex
-import subprocess
-import threading
 import time
 from dataclasses import replace
-from functools import partial
-from typing import IO, Any
+from typing import Any
 
-import psutil
-
-from proofrun import device, preflight
-from proofrun.cluster import Nodes, check_port, interface_of, nodes_of, own_address
+from proofrun import faultpoints, preflight
+from proofrun.candidates import chosen
+from proofrun.cluster import Nodes, check_port, nodes_of
 from proofrun.errors import (
     RESTARTABLE,
     Exit,
@@ -45,15 +39,19 @@ from proofrun.errors import (
     whole,
 )
 from proofrun.folders import RunFolder, open_folder, open_node_folder
-from proofrun.process import stop_with_parent
+from proofrun.heartbeat import timeout_of
 from proofrun.runs import Plan, World, apply_overrides, find_recipe
 from proofrun.status import Status, provenance
+from proofrun.torchrun import Signals, check_threads, environment, torchrun
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one training; the exit code of `proofrun.errors`."""
+    """Do one run, training or inference; the exit code of `proofrun.errors`."""
     options = parse(sys.argv[1:] if argv is None else argv)
     check_threads()
+    timeout_of(os.environ)  # refuse a bad one now
+    if asked := os.environ.get(faultpoints.VARIABLE):
+        print(f"proofrun: a test asks for faults: {faultpoints.VARIABLE}={asked}", flush=True)
     nodes = nodes_of(os.environ)
     logs = bootstrap.folder("PROOFRUN_LOGS", "logs", options.logs)
     plan, data = make_plan(options, nodes, logs)
@@ -72,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
                 f"{nodes.timeout_s} s at most (NODES_TIMEOUT)",
                 flush=True,
             )
+        if plan.weights:
+            print(f"weights: {', '.join(plan.weights)}", flush=True)
         if plan.overrides:
             print(f"overridden: {plan.overrides}: kept out of the headline tables", flush=True)
         return run(plan, nodes, folder, options.max_restarts)
@@ -81,9 +81,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The command line. Flags that change a result are recorded as overrides."""
     parser = Parser(
         prog="proofrun",
-        description="Train one run. Without flags it is the published recipe, and nothing else.",
+        description="Do one run. Without flags it is the published recipe, and nothing else.",
     )
     parser.add_argument("run", metavar="RUN_NAME", help="e.g. Inceptionv2_AMP_100E_8MLUs_Train")
+    infer = parser.add_argument_group("Infer runs (recorded, no overrides)")
+    infer.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="a file of weights, a checkpoint, a run folder, or a folder of checkpoints: all are "
+        "scored and ranked (default: the last finished training of this model and data)",
+    )
+    infer.add_argument("--no-latency", action="store_true", help="accuracy alone")
     place = parser.add_argument_group("where and how (recorded, no overrides)")
     place.add_argument("--data", metavar="DIR", help="data folder (default: env.sh)")
     place.add_argument("--logs", metavar="DIR", help="log folder (default: env.sh)")
@@ -95,7 +103,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         type=whole(0),
         default=3,
         metavar="N",
-        help="restarts after a rank died (default 3)",
+        help="restarts after a rank died or hung (default 3)",
+    )
+    place.add_argument(
+        "--stop-at-epoch-end",
+        action="store_true",
+        help="end with 75 after the current epoch: from there another NNODES may go on",
     )
     place.add_argument(
         "--log-interval",
@@ -131,6 +144,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="train though the data is not what was fingerprinted",
     )
+    if any(re.search(r"://[^/\s]*@", word) for word in argv):
+        raise UsageError(
+            "a flag holds a URL with a user or a password in it: the command line is recorded in "
+            "the log; give a folder, and leave secrets in the environment, which is not recorded"
+        )
     options = parser.parse_args(argv)
     if options.throughput and options.max_steps:
         raise UsageError("--throughput and --max-steps both set the number of steps: give one")
@@ -146,7 +164,9 @@ def make_plan(
     Raises ProofrunError.
     """
     name, recipe_dir, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
+    preflight.check_flags(name, options)
     preflight.check_device(name)
+    weights = chosen(options.weights, logs, name) if name.task == "Infer" else ()
     recipe, overrides = apply_overrides(recipe, options.set)
     if recipe.optimizer.implementation == "apex":
         preflight.check_apex(name)
@@ -176,9 +196,12 @@ def make_plan(
         purpose="throughput" if options.throughput else "full",
         max_steps=steps,
         log_interval=options.log_interval or (2 if options.throughput else 10),
+        stop_at_epoch_end=options.stop_at_epoch_end,
         overrides=overrides,
         data_dir=bootstrap.in_checkout(data_dir),
         data_hash=seen.hash if seen else "synthetic",
+        weights=tuple(map(bootstrap.in_checkout, weights)),
+        latency=not options.no_latency,
     )
     preflight.check_batch(plan)
     threads = (os.environ | environment(plan, nodes))["PROOFRUN_LOADER_THREADS"]
@@ -188,69 +211,39 @@ def make_plan(
 
 def run(plan: Plan, nodes: Nodes, folder: RunFolder, max_restarts: int) -> int:
     """Start torchrun until the run ends for good; its exit code."""
-    for attempt in range(max_restarts + 1):
-        status = _attempt(plan, nodes, folder)
-        code = Exit(status.code)
-        again = code in RESTARTABLE and attempt < max_restarts
-        if not again:
-            break
-        print(f"proofrun: {status.message}; restart {attempt + 1} of {max_restarts}", flush=True)
+    before: Status | None = None
+    with Signals() as signals:
+        for attempt in range(max_restarts + 1):
+            status = _attempt(plan, nodes, folder, signals)
+            code = Exit(status.code)
+            if signals.used or attempt == max_restarts or not _again(plan, status, before):
+                break
+            said = status.message
+            if code is Exit.INTERRUPTED:
+                said = "a rank was told to stop, and launch was not"
+            print(f"proofrun: {said}; restart {attempt + 1} of {max_restarts}", flush=True)
+            before = status
     if code not in (Exit.OK, Exit.INTERRUPTED):
         raise ProofrunError(status.message, code)
     print(f"{plan.run}: {status.message}", flush=True)
     return int(code)
 
 
-def command(plan: Plan, nodes: Nodes, run_dir: Path) -> list[str]:
-    """The torchrun command line. 127.0.0.1 by name: resolving a host name may take minutes."""
-    meet = ["--local-addr=127.0.0.1"]
-    if nodes.count > 1:
-        wait = f"join_timeout={nodes.timeout_s},read_timeout={nodes.timeout_s}"
-        meet = ["--rdzv-id=proofrun", f"--rdzv-conf=is_host={int(nodes.is_first)},{wait}"]
-        if address := own_address(nodes):
-            meet.append(f"--local-addr={address}")
-    return [
-        sys.executable, "-m", "torch.distributed.run",
-        f"--nnodes={nodes.count}", f"--nproc-per-node={plan.world.cards}", "--max-restarts=0",
-        "--rdzv-backend=c10d", f"--rdzv-endpoint={nodes.endpoint}", *meet,
-        "-m", "proofrun.worker", str(run_dir),
-    ]  # fmt: skip
+def _again(plan: Plan, status: Status, before: Status | None) -> bool:
+    """Whether another attempt may end better.
+
+    A defect that comes again at the same step will come a third time. Where ranks saved because one
+    of them got a signal, several nodes cannot tell whose launch was told: there all stop.
+    """
+    code = Exit(status.code)
+    if code is Exit.INTERNAL and before is not None:
+        return (status.message, status.step) != (before.message, before.step)
+    if code is Exit.INTERRUPTED:
+        return plan.world.nodes == 1 and not plan.stop_at_epoch_end
+    return code in RESTARTABLE
 
 
-def environment(plan: Plan, nodes: Nodes) -> dict[str, str]:
-    """What the ranks get besides the caller's environment."""
-    share = max(1, device.usable_cores() // plan.world.cards)
-    own = {
-        "PROOFRUN_STARTED": repr(time.monotonic()),
-        "PROOFRUN_PROGRESS": "bar" if sys.stdout.isatty() else "lines",
-        "PYTHONPATH": os.pathsep.join(
-            [str(bootstrap.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
-        "PYTHONUNBUFFERED": "1",
-        "PROOFRUN_NODE_RANK": str(nodes.rank),
-        "PROOFRUN_NODES_TIMEOUT": str(nodes.timeout_s),
-    }
-    if nodes.count > 1 and (address := own_address(nodes)) and (card := interface_of(address)):
-        own |= {name: card for name in device.INTERFACE_VARIABLES if not os.environ.get(name)}
-    if sys.stdout.isatty():
-        own["COLUMNS"] = str(os.get_terminal_size().columns or 100)
-    for name in THREADS:
-        if not os.environ.get(name):
-            own[name] = str(share)
-    return own
-
-
-THREADS = ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS")
-
-
-def check_threads() -> None:
-    """Raises UsageError when a thread variable of the caller is no number of threads."""
-    for name in THREADS:
-        if not re.fullmatch(r"|0*[1-9][0-9]{0,4}", text := os.environ.get(name, "")):
-            raise UsageError(f"{name}={text}: give a whole number from 1 up, or unset it")
-
-
-def _attempt(plan: Plan, nodes: Nodes, folder: RunFolder) -> Status:
+def _attempt(plan: Plan, nodes: Nodes, folder: RunFolder, signals: Signals) -> Status:
     """One torchrun from start to end; how it ended.
 
     Among several nodes one may arrive while the others still leave an earlier attempt, so torchrun
@@ -259,10 +252,12 @@ def _attempt(plan: Plan, nodes: Nodes, folder: RunFolder) -> Status:
     deadline = time.monotonic() + nodes.timeout_s
     while True:
         folder.clear_status()
+        if signals.used:  # between two attempts
+            return folder.outcome(stopped=True)
         left = max(1, round(deadline - time.monotonic()))
-        forward, killed = _torchrun(plan, replace(nodes, timeout_s=left), folder)
-        if nodes.count == 1 or forward.used or folder.ranks_started():
-            return folder.outcome(stopped=forward.used, killed=killed)
+        ended = torchrun(plan, replace(nodes, timeout_s=left), folder, signals)
+        if nodes.count == 1 or signals.used or folder.ranks_started():
+            return folder.outcome(signals.used, ended.killed, ended.hang)
         if time.monotonic() >= deadline - 1:
             said = (
                 f"node {nodes.rank}: the {nodes.count} nodes did not meet at {nodes.endpoint} "
@@ -273,75 +268,6 @@ def _attempt(plan: Plan, nodes: Nodes, folder: RunFolder) -> Status:
             Status(int(Exit.NO_RENDEZVOUS), said, 0, time.time()).write(folder.path)
             raise RendezvousError(said)
         time.sleep(1)
-
-
-def _torchrun(plan: Plan, nodes: Nodes, folder: RunFolder) -> tuple[_Forward, bool]:
-    """Run it, passing signals on and output through: (the signals, whether it was killed)."""
-    line = command(plan, nodes, folder.path)
-    own = environment(plan, nodes)
-    shown = [f"{name}={own[name]}" for name in THREADS if name in own]
-    print(" ".join(["$", *shown, shlex.join(line)]), flush=True)
-    with folder.open_log() as log:
-        process = subprocess.Popen(
-            line,
-            env={**os.environ, **own},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,  # tracebacks are for the log; users get one line
-            start_new_session=True,  # Ctrl-C reaches launch alone, which passes it on once
-            preexec_fn=partial(stop_with_parent, alone=nodes.count == 1),
-        )
-        relay = threading.Thread(target=_relay, args=(process.stdout, log), daemon=True)
-        relay.start()
-        with _Forward(process) as forward:
-            process.wait()
-        relay.join(timeout=60)  # ranks that outlive torchrun still save and print
-    return forward, process.returncode < 0
-
-
-class _Forward:
-    """While entered, SIGTERM and SIGINT go to the ranks: torchrun itself would kill them early."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._before: dict[int, Any] = {}
-        self.used = False
-
-    def __enter__(self) -> _Forward:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup: the terminal may close
-            self._before[number] = signal.signal(number, self._forward)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _forward(self, number: int, _frame: object) -> None:
-        if not self.used:
-            print("proofrun: stopping; ranks that train save first", file=sys.stderr, flush=True)
-        self.used = True
-        try:
-            ranks = psutil.Process(self._process.pid).children()
-        except psutil.NoSuchProcess:
-            return
-        for rank in ranks:
-            rank.send_signal(signal.SIGTERM)
-        if not ranks:  # too early: torchrun has not started them yet
-            self._process.send_signal(signal.SIGTERM)
-
-
-def _relay(source: IO[bytes] | None, log: IO[bytes]) -> None:
-    """Copy what the ranks print to our stdout and, without the bar's redrawn lines, to the log."""
-    assert source is not None
-    rest = b""
-    while chunk := os.read(source.fileno(), 65536):
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-        *lines, rest = (rest + chunk).split(b"\n")
-        log.writelines(line.rpartition(b"\r")[2] + b"\n" for line in lines)
-        log.flush()
 
 
 def _short(path: Path) -> str:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from proofrun.device import Device
 from proofrun.errors import Exit, NonFiniteError, ProofrunError, one_line
+from proofrun.faultpoints import poisoned
 from proofrun.recipe import (
     Amp,
     CosineSchedule,
@@ -140,11 +141,15 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self._step = step
+        if poisoned("loss", step=step, rank=self._device.rank):
+            loss.mul_(math.nan)
         finite = torch.isfinite(loss.detach())
         self._bad = torch.where(finite, 0, self._device.rank + 1).reshape(1)
         self._device.max_(self._bad)
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        if poisoned("gradient", step=step, rank=self._device.rank):
+            self.optimizer.param_groups[0]["params"][0].grad.fill_(math.inf)
         if self.scaler is None:
-            loss.backward()
             if self._fused:
                 self.optimizer.found_inf = (self._bad > 0).float()  # type: ignore[attr-defined]
                 self.optimizer.step()
@@ -153,7 +158,6 @@ class Stepper:
             else:
                 self._note(torch.ones(1, device=self._bad.device))
         else:
-            self.scaler.scale(loss).backward()
             self.scaler.step(self.optimizer)
             if not self._fused:  # the scaler skipped by a host check, past the hook
                 self._note(sum(self.scaler._found_inf_per_device(self.optimizer).values()))
@@ -199,6 +203,28 @@ class Stepper:
                 f"{scale:g}{', first bad loss ' + where if bad_step else ''}); try BF16 or FP32"
             )
         return int(skipped)
+
+    def check_state(self, model: nn.Module, step: int) -> None:
+        """Raises NonFiniteError on every rank where any rank's state at `step` is not finite.
+
+        Gradients that overflow under a finite loss, and BN statistics, which a forward pass changes
+        whether or not the update is masked, are not seen by `check`. A host sync.
+        """
+        tensors = {name: t for name, t in model.state_dict().items() if t.is_floating_point()}
+        for name, parameter in model.named_parameters():
+            tensors[f"momentum of {name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        bad = torch.stack([~torch.isfinite(tensor).all() for tensor in tensors.values()])
+        first = 1 + int(bad.int().argmax()) if bool(bad.any()) else 0
+        ranks = range(self._device.world)
+        firsts = self._device.sum([first * (rank == self._device.rank) for rank in ranks])
+        names = list(tensors)
+        for rank, number in enumerate(firsts):
+            if number:
+                raise NonFiniteError(
+                    f"{names[int(number) - 1]} is not finite at step {step} on rank {rank}; "
+                    "this state is not saved and the last checkpoint is good: lower the learning "
+                    "rate, or try BF16 or FP32"
+                )
 
     def state(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import shutil
@@ -19,6 +20,7 @@ from proofrun.errors import (
     Exit,
     OverrideError,
     ProofrunError,
+    UsageError,
     WriteError,
 )
 from proofrun.recipe import Data, Recipe
@@ -60,6 +62,20 @@ def check_device(name: RunName) -> None:
         f"{name} needs {name.cards} {name.device}{'s' if name.cards > 1 else ''}, this host has "
         f"{has}; it can run: bash run_scripts/{_possible(name)}.sh"
     )
+
+
+def check_flags(name: RunName, options: argparse.Namespace) -> None:
+    """Raises UsageError for a flag that means nothing in a run of this task."""
+    others = {
+        "Train": ("weights", "no_latency"),
+        "Infer": ("throughput", "max_steps", "seed", "log_interval", "stop_at_epoch_end"),
+    }
+    for flag in others[name.task]:
+        if getattr(options, flag) not in (None, False):
+            raise UsageError(
+                f"--{flag.replace('_', '-')} means nothing in {name}: the run's name ends in "
+                f"_{name.task}; see --help"
+            )
 
 
 def _possible(name: RunName) -> str:
@@ -176,8 +192,8 @@ def check_shared_memory(plan: Plan, workers: int, folder: Path = SHARED_MEMORY) 
 
 def check_space(plan: Plan, run_dir: Path) -> None:
     """Raises WriteError when the checkpoints that the run will keep do not fit on its disk."""
-    if plan.purpose != "full":
-        return  # a measurement saves once, and small
+    if plan.purpose != "full" or plan.name.task == "Infer":
+        return  # a measurement saves once, and small; inference nothing
     there = sum(path.stat().st_size for path in run_dir.glob("checkpoints/*/*") if path.is_file())
     need = checkpoint_bytes(plan.recipe) - there
     free = free_bytes(run_dir)
@@ -205,7 +221,7 @@ def free_bytes(folder: Path) -> int:
 def check_batch(plan: Plan) -> None:
     """Raises OverrideError or RecipeError when the batch cannot be cut for this world."""
     images = plan.recipe.data.train_images
-    if images < plan.global_batch:
+    if plan.name.task == "Train" and images < plan.global_batch:
         raise OverrideError(
             f"one step needs {plan.global_batch} images, {plan.recipe.data.name} has {images}: "
             "use a smaller batch"

@@ -10,6 +10,9 @@ import signal
 import sys
 from typing import Any
 
+#: A rank that gets this writes the stacks of all its threads to stderr, whatever it waits for.
+STACKS = signal.SIGUSR2
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 

@@ -1,9 +1,8 @@
 """The schema of `recipes/<model>/recipe.yaml`. Torch-free; `proofrun.recipe_yaml` reads the file.
 
-A recipe file says everything about one network's published training; its `rehearsal` section says
-only in what the run on the embedded digits differs, and each entry of `variants` in what one on
-another data set does. `load_recipe` returns one complete `Recipe` per data set. A typo is refused
-with file, line and the nearest valid key.
+A recipe file says everything about one network's published training; its `rehearsal` says only in
+what the run on the embedded digits differs, each of its `variants` in what one on another data set
+does. `load_recipe` returns a complete `Recipe` for each. A typo is refused with its line.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=16, le=4096)]  # pixels of a network's input
 Area = Annotated[float, Field(gt=0, le=1)]
-Padding = Annotated[int, Field(ge=1, le=4096)]  # pixels on each side of an image
+Epoch = Annotated[float | int, Field(gt=0)]  # counted from the start; 37.5 is amid the 38th
 
 
 class Strict(BaseModel):
@@ -66,7 +65,7 @@ class TrainInput(Strict):
     crop_area: tuple[Area, Area] | None = None
     crop_ratio: tuple[Positive, Positive] | None = None
     # left out where there is none: recipes, and hashes of runs, are what they were without it
-    crop_padding: Padding | None = Field(default=None, exclude_if=lambda pixels: pixels is None)
+    crop_padding: Count | None = Field(default=None, le=4096, exclude_if=lambda x: x is None)
     interpolation: Literal["bilinear"]
     antialias: bool
     flip_probability: Fraction
@@ -82,8 +81,8 @@ class TrainInput(Strict):
 
     @model_validator(mode="after")
     def _one_crop(self) -> Self:
-        given = [self.crop_area is not None, self.crop_ratio is not None]
-        if given not in ([True] * 2, [False] * 2) or given[0] != (self.crop_padding is None):
+        padded = self.crop_padding is not None
+        if {self.crop_area is None, self.crop_ratio is None} != {padded}:
             raise ValueError("give crop_area and crop_ratio, or else crop_padding, the others null")
         for name in ("crop_area", "crop_ratio"):
             low, high = getattr(self, name) or (0, 0)
@@ -176,9 +175,7 @@ class StepSchedule(_Schedule):
 
 class MultiStepSchedule(_Schedule):
     kind: Literal["multistep"]
-    milestones: tuple[Annotated[float | int, Field(gt=0)], ...] = Field(
-        description="epochs; a fraction changes the rate within one"
-    )
+    milestones: tuple[Epoch, ...]
     gamma: Positive
 
 

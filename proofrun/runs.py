@@ -133,9 +133,12 @@ class Plan(Strict):
     purpose: Purpose = "full"
     max_steps: int | None = None
     log_interval: int = 10
+    stop_at_epoch_end: bool = False
     overrides: dict[str, Any] = {}
     data_dir: str
     data_hash: str
+    weights: tuple[str, ...] = ()  # Infer: files and checkpoints to score
+    latency: bool = True  # Infer: time batches as well
 
     @property
     def name(self) -> RunName:
@@ -163,7 +166,7 @@ class Plan(Strict):
             mode="json",
             exclude={"claims", "sources", "references", "conflicts", "runs", "paper", "marks_s"},
         )
-        parts = {
+        parts: dict[str, Any] = {
             "recipe": recipe,
             "marks_s": list(self.recipe.marks_s),
             "overrides": self.overrides,
@@ -173,6 +176,8 @@ class Plan(Strict):
             "purpose": self.purpose,
             "max_steps": self.max_steps,
         }
+        if self.name.task == "Infer":
+            parts |= {"weights": self.weights, "latency": self.latency}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def flags(self) -> str:

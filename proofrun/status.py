@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -9,7 +10,7 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +22,19 @@ _FAILED = frozenset({Exit.NON_FINITE, Exit.BAD_COUNT})
 
 @dataclass(frozen=True)
 class Status:
-    """How one rank ended. `t_wall` in seconds since 1970 tells which of several ranks was first."""
+    """How one rank ended. `t_wall` in seconds since 1970 tells which of several ranks was first.
+
+    `step`: steps done; `lost_peer`: it ended only because another rank did; `attempt`: the
+    torchrun that it belonged to, as ranks of a killed launch may end during the next one.
+    """
 
     code: int
     message: str
     rank: int
     t_wall: float
+    step: int = 0
+    lost_peer: bool = False
+    attempt: str = ""
 
     @property
     def status(self) -> Literal["finished", "failed", "interrupted"]:
@@ -36,23 +44,40 @@ class Status:
 
     def write(self, run_dir: Path) -> None:
         """Rank 0 owns status.json; another rank leaves its own beside it for launch to read."""
-        name = "status.json" if self.rank == 0 else f"status.rank{self.rank}.json"
+        final, temporary = _paths(run_dir, self.rank)
+        if Status.read(final) == self:  # a full disk has no room to write it twice
+            return
         text = json.dumps({"status": self.status, **asdict(self)}, indent=1)
-        temporary = run_dir / f".{name}.{os.getpid()}"
         try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.rename(run_dir / name)
+            with temporary.open("r+" if temporary.exists() else "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.truncate()
+            temporary.rename(final)
         except OSError as error:
-            print(f"cannot write {run_dir / name}: {error.strerror}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # stderr may be a file on the same full disk
+                print(f"cannot write {final}: {error.strerror}", file=sys.stderr, flush=True)
 
     @classmethod
     def read(cls, path: Path) -> Status | None:
         """None when there is none, or none that can be read."""
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            return cls(raw["code"], raw["message"], raw["rank"], raw["t_wall"])
+            known = {field.name: raw[field.name] for field in fields(cls) if field.name in raw}
+            return cls(**known)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def reserve(run_dir: Path, rank: int) -> None:
+    """Take a block of the disk for this process's status, which must still fit when all is full."""
+    with contextlib.suppress(OSError):
+        _paths(run_dir, rank)[1].write_text(" " * 4096, encoding="utf-8")
+
+
+def _paths(run_dir: Path, rank: int) -> tuple[Path, Path]:
+    """(where a rank's status goes, the temporary of this process)."""
+    name = "status.json" if rank == 0 else f"status.rank{rank}.json"
+    return run_dir / name, run_dir / f".{name}.{os.getpid()}"
 
 
 #: The only environment variables that are recorded: none of them can hold a secret.
@@ -83,7 +108,7 @@ def provenance(root: Path, command: list[str], data: dict[str, Any] | None) -> d
 
     `data` is None for synthetic batches.
     """
-    from proofrun.device import cpu_name
+    from proofrun.host import cpu_name
 
     return {
         **checkout(root),

@@ -4,79 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
-from torch import nn
-
 from proofrun import checkpoint, events
-from proofrun.data import Batch, Shard, TrainLoader, open_eval
-from proofrun.data.lists import ImageList
-from proofrun.device import Device
+from proofrun.data import Batch, open_eval
 from proofrun.errors import Exit, NonFiniteError
-from proofrun.evaluate import Inputs, Score, averaged_model, evaluate
-from proofrun.optim import Stepper, learning_rate, losses
-from proofrun.progress import Progress
+from proofrun.evaluate import Score, averaged_model, evaluate
+from proofrun.faultpoints import fault_point
+from proofrun.job import Job
+from proofrun.optim import learning_rate, losses
 from proofrun.recipe import EvalProtocol
-from proofrun.runs import Plan
-from proofrun.window import Window
 
 #: Steps of a process whose windows stay out of throughput: caches, autotuning and thread pools.
 WARMUP_STEPS = 10
+#: Seconds between two looks for a signal where steps are slow: it has to be saved within 30 s.
+LOOK_S = 5.0
 
 
-@dataclass
-class TrainState:
-    """What changes while training, and all that a checkpoint has to hold."""
-
-    model: nn.Module
-    stepper: Stepper
-    loader: TrainLoader
-    step: int = 0
-    best_top1: float = -1.0
-    marks_done: int = 0
-
-
-@dataclass
-class Job:
-    """One process of one run: what does not change, and how it speaks to the outside."""
-
-    plan: Plan
-    run_dir: Path
-    device: Device
-    state: TrainState
-    net: nn.Module  # the model, wrapped for gradients over ranks
-    inputs: Inputs
-    val: ImageList
-    shard: Shard
-    clock: events.Clock
-    writer: events.EventWriter | None  # rank 0
-    progress: Progress
-    window: Window
-    signals: list[int]  # filled by the signal handler
-    lock: object  # held as long as the job lives
-    commit: str | None  # of the code that runs
-    stop: tuple[int, str] | None = None  # (step, "mark" or "signal"), as announced by rank 0
-    first_step: int = 0  # of this process
-    owes_epoch_end: bool = False  # saved at an epoch's last step, before its evaluation
-    averaged: nn.Module | None = field(default=None, repr=False)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.state.loader.steps
-
-    @property
-    def total_steps(self) -> int:
-        full = self.plan.recipe.schedule.epochs * self.steps_per_epoch
-        return full if self.plan.max_steps is None else min(full, self.plan.max_steps)
-
-    @property
-    def epoch(self) -> float:
-        """Epochs done, with fraction."""
-        return self.state.step / self.steps_per_epoch
+class EvaluationLeft(Exception):
+    """A signal came amid an evaluation, which may take long: the ranks save and go."""
 
 
 def train(job: Job) -> Exit:
@@ -89,17 +36,20 @@ def train(job: Job) -> Exit:
     job.net.train()
     job.clock.start_mark()
     job.window.start()
-    if job.owes_epoch_end:
-        _end_of_epoch(job)
-    _agree(job, False, None)  # a mark that fell due while a process was killed
-    _settle(job)
+    _agree(job, _told(job), None)  # a signal in the start, or a mark due while a process was killed
+    if (stopped := _settle(job)) is not None:
+        return stopped
+    if job.owes_epoch_end and (stopped := _end_of_epoch(job)) is not None:
+        return stopped
     while state.step < job.total_steps:
-        for batch, wait_s in _timed(state.loader.epoch()):
-            lr = learning_rate(recipe.schedule, plan.lr, state.step, job.steps_per_epoch)
+        fault_point("epoch", step=state.step, rank=job.device.rank)
+        for batch, wait_s in _timed(job, state.loader.epoch()):
+            lr = learning_rate(recipe.schedule, plan.lr, job.schedule_step, job.steps_per_epoch)
             labels = batch.labels.to(job.device.torch_device, non_blocking=True)
             with job.device.autocast():
                 logits = job.net(job.inputs(batch.images))
             loss, ce = losses(logits, labels, recipe.loss.label_smoothing)
+            job.heart.beat("exchange")
             state.stepper.apply(loss, state.step, lr)
             state.step += 1
             job.window.add(loss, ce, lr, len(labels), wait_s)
@@ -110,21 +60,36 @@ def train(job: Job) -> Exit:
             if state.step == job.total_steps:
                 break
         if plan.purpose == "full":
-            _end_of_epoch(job)
-            if (stopped := _settle(job)) is not None:
+            if (stopped := _end_of_epoch(job)) is not None:
                 return stopped
             job.window.start()
     return Exit.OK
 
 
-def _timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+def _timed(job: Job, batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
     """Each batch with the seconds that the loop waited for it."""
     while True:
+        job.heart.beat("data", job.state.step)
         start = time.monotonic()
         batch = next(batches, None)
         if batch is None:
             return
-        yield batch, time.monotonic() - start
+        waited = time.monotonic() - start
+        job.heart.beat("step")
+        fault_point("step", step=job.state.step, rank=job.device.rank)
+        if job.failures:
+            raise job.failures[0]
+        yield batch, waited
+
+
+def _watched(job: Job, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The batches of an evaluation, as many on every rank. Raises EvaluationLeft on a signal."""
+    for number, batch in enumerate(batches):
+        job.heart.beat("evaluate", job.state.step)
+        fault_point("evaluation", step=job.state.step, batch=number, rank=job.device.rank)
+        if _told(job):
+            raise EvaluationLeft
+        yield batch
 
 
 def _log(job: Job) -> None:
@@ -182,13 +147,21 @@ def _agree(job: Job, signalled: bool, step_s: float | None) -> None:
                 decision = (job.state.step, "mark")
             elif step_s is not None and left <= step_s * job.plan.log_interval:
                 decision = (job.state.step + math.ceil(left / step_s), "mark")
-    job.stop = job.device.from_rank0(decision)
+    every = 1 if step_s is None else max(1, min(job.plan.log_interval, int(LOOK_S / step_s)))
+    job.stop, job.look_every = job.device.from_rank0((decision, every))
+
+
+def _told(job: Job) -> bool:
+    """Whether any rank has got a signal; the same answer on all."""
+    return bool(job.device.sum([len(job.signals)])[0])
 
 
 def _stop_is_here(job: Job) -> bool:
-    if job.device.world == 1 and job.signals:  # nobody to agree with
+    if job.stop is not None and job.state.step >= job.stop[0]:
         return True
-    return job.stop is not None and job.state.step >= job.stop[0]
+    # alone there is nobody to ask: look at every step
+    look = job.device.world == 1 or job.window.steps % job.look_every == 0
+    return look and _told(job)
 
 
 def _settle(job: Job) -> Exit | None:
@@ -197,12 +170,16 @@ def _settle(job: Job) -> Exit | None:
         return None
     why = job.stop[1]
     job.stop = None
-    if why == "signal":
+    if why == "mark":
+        try:
+            _mark(job)
+        except EvaluationLeft:  # what the mark saved is this very state
+            return Exit.INTERRUPTED
+        job.window.start()
+        return None
+    if job.saved != (job.state.step, job.state.marks_done):
         _save(job, "signal")
-        return Exit.INTERRUPTED
-    _mark(job)
-    job.window.start()
-    return None
+    return Exit.INTERRUPTED
 
 
 def _mark(job: Job) -> None:
@@ -232,33 +209,50 @@ def _mark(job: Job) -> None:
         )
 
 
-def _end_of_epoch(job: Job) -> None:
-    """Log the rest of the window, evaluate, save; at the end by every protocol of the recipe."""
-    if not job.window.empty:
+def _end_of_epoch(job: Job) -> Exit | None:
+    """Log the rest of the window, evaluate, save; at the end by every protocol of the recipe.
+
+    Returns INTERRUPTED when a signal came, or the plan ends here.
+    """
+    if job.window.steps:
         _log(job)
-    last = job.state.step == job.total_steps
+    state = job.state
+    last = state.step == job.total_steps
     protocols = job.plan.recipe.data.eval
-    for protocol in protocols if last else protocols[:1]:
-        score = _score(job, protocol, "final" if last else "epoch")
-        if protocol is protocols[0]:
-            best = score.top1 > job.state.best_top1
-            job.state.best_top1 = max(score.top1, job.state.best_top1)
+    counted = job.writer.next_seq - 1 if job.writer else 0
+    try:
+        scores = [
+            _score(job, protocol, "final" if last else "epoch")
+            for protocol in (protocols if last else protocols[:1])
+        ]
+    except EvaluationLeft:  # to be done anew: what is evaluated so far does not count
+        if job.saved != (state.step, state.marks_done):
+            _save(job, "signal", seq=counted)
+        return Exit.INTERRUPTED
+    best = scores[0].top1 > state.best_top1
+    state.best_top1 = max(scores[0].top1, state.best_top1)
+    job.ended_step = state.step
+    job.owes_epoch_end = False
     _save(job, "final" if last else "epoch", best=best)
-    (signals,) = job.device.sum([len(job.signals)])
-    if signals and not last:
-        _agree(job, True, None)
+    if last:
+        return None
+    return Exit.INTERRUPTED if _told(job) or job.plan.stop_at_epoch_end else None
 
 
 def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
-    """Evaluate a copy of the model whose BN statistics are averaged over ranks."""
+    """Evaluate a copy of the model whose BN statistics are averaged over ranks.
+
+    Raises NonFiniteError for a state, or a loss over the list, that is not finite.
+    """
     job.state.stepper.check()
+    job.state.stepper.check_state(job.state.model, job.state.step)
     job.clock.stop_mark()
     start = time.monotonic()
     batches = open_eval(job.plan.loader, job.val, protocol, job.plan.per_card_batch, job.shard)
     try:
         score = evaluate(
             averaged_model(job.state.model, job.device),
-            batches,
+            _watched(job, batches),
             len(job.val.files),
             protocol.name,
             job.inputs,
@@ -289,21 +283,28 @@ def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
                 f"{why}: epoch {job.epoch:.2f}  top1 {score.top1:.2f} %  top5 {score.top5:.2f} %  "
                 f"({score.correct1} of {score.count}, {protocol.name})"
             )
+    if not math.isfinite(score.loss):
+        raise NonFiniteError(
+            f"{protocol.name}: the loss of the evaluation is not finite at step {job.state.step}; "
+            "this state becomes no best: lower the learning rate, or try BF16 or FP32"
+        )
     job.clock.start_mark()
     return score
 
 
-def _save(job: Job, why: str, best: bool = False) -> None:
-    """Write a checkpoint; every rank's own BN statistics, RNG and loader position go into it."""
+def _save(job: Job, why: str, best: bool = False, seq: int | None = None) -> None:
+    """Write a checkpoint; every rank's own BN statistics, RNG and loader position go into it.
+
+    `seq`: the last event that counts when a run goes on from here; by default this save's own.
+    """
     start = time.monotonic()
+    job.heart.beat("save", job.state.step)
+    ended = int(job.ended_step == job.state.step)
+    fault_point("save", step=job.state.step, rank=job.device.rank, epoch_ended=ended)
     state, device = job.state, job.device
     state.stepper.check()
+    state.stepper.check_state(state.model, state.step)
     model = averaged_model(state.model, device).state_dict()
-    if not all(bool(torch.isfinite(t).all()) for t in model.values()):
-        raise NonFiniteError(
-            f"the weights or BatchNorm statistics are not finite at step {state.step}; nothing was "
-            "saved and the last checkpoint is good: lower the learning rate, or try BF16 or FP32"
-        )
     own = {
         "buffers": {name: b.detach().cpu().clone() for name, b in state.model.named_buffers()},
         "rng": device.rng_state(),
@@ -311,9 +312,8 @@ def _save(job: Job, why: str, best: bool = False) -> None:
     }
     ranks = device.gather(own)
     if job.writer is not None:
-        folder = job.run_dir / "checkpoints"
         path, size = checkpoint.save(
-            folder,
+            job.run_dir / "checkpoints",
             state.step,
             model,
             {"stepper": state.stepper.state(), "ranks": ranks},
@@ -321,19 +321,19 @@ def _save(job: Job, why: str, best: bool = False) -> None:
                 "run": job.plan.run,
                 "why": why,
                 "keep": why in ("mark", "final"),
-                "epoch_ended": why in ("epoch", "final"),
+                "epoch_ended": job.ended_step == state.step,
                 "epoch": job.epoch,
-                "seq": job.writer.next_seq,
+                "seq": job.writer.next_seq if seq is None else seq,
                 "world": device.world,
+                "leg": list(state.leg),
                 "config_hash": job.plan.config_hash(),
                 "commit": job.commit,
                 "best_top1": state.best_top1,
                 "marks_done": state.marks_done,
                 "clock": job.clock.readings(),
             },
+            best=best,
         )
-        if best:
-            checkpoint.point(folder, "best", path.name)
         _emit(
             job,
             events.Checkpoint,
@@ -342,7 +342,7 @@ def _save(job: Job, why: str, best: bool = False) -> None:
             bytes=size,
             save_s=time.monotonic() - start,
         )
-        checkpoint.prune(folder)
+    job.saved = (state.step, state.marks_done)
     device.from_rank0(None)  # no rank goes on, or leaves, before the save is whole
 
 

@@ -1,4 +1,4 @@
-"""Published weights of the two networks, renamed to ours.
+"""Weights from files, read without trust, and published ones of the two networks renamed to ours.
 
 Strict: a missing or an unexpected key is an error that names it. Tensors are not copied.
 What is accepted beside the exact key names, because published files need it:
@@ -9,12 +9,21 @@ What is accepted beside the exact key names, because published files need it:
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from proofrun.errors import CheckpointError
+from proofrun.errors import CheckpointError, one_line
+
+#: A key that only weights of this origin have.
+CADENE_MARK = "conv1_7x7_s2.weight"
+TORCHVISION_MARK = "conv1.conv.weight"
 
 _COUNTER = "num_batches_tracked"
 _BN = ("weight", "bias", "running_mean", "running_var", _COUNTER)
@@ -46,6 +55,36 @@ _TORCHVISION_BRANCHES = {
     "b5x5.conv": "branch3.1",
     "pool.proj": "branch4.1",
 }
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU: safetensors by its name's end, else torch's own.
+
+    Raises CheckpointError.
+    """
+    state = read_plain(path)
+    _check_state_dict(state)
+    return dict(state)
+
+
+def read_plain(path: Path) -> Any:
+    """Tensors and plain values from a file: no code that a foreign file may hold is ever run.
+
+    Raises CheckpointError.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():  # a foreign file's oddities; what matters is an error
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: not a file of tensors, or one with more in it; nothing of it was run: give "
+            "the state dict of the network alone, best as safetensors"
+        ) from None
+    except Exception as error:
+        raise CheckpointError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def from_cadene(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -85,10 +124,10 @@ def convert(state: Mapping[str, Tensor], model_name: str) -> dict[str, Tensor]:
     """
     _check_state_dict(state)
     known = {
-        "inceptionv2": ("Cadene's bninception", "conv1_7x7_s2.weight", _cadene_keys, from_cadene),
+        "inceptionv2": ("Cadene's bninception", CADENE_MARK, _cadene_keys, from_cadene),
         "googlenet": (
             "torchvision's googlenet",
-            "conv1.conv.weight",
+            TORCHVISION_MARK,
             _torchvision_keys,
             from_torchvision,
         ),

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from proofrun.errors import WriteError
+
 
 class Window:
     """Losses of some steps, kept on the device until a log point reads them in one transfer."""
@@ -32,12 +34,12 @@ class Window:
         self._rows.append((lr, images, wait_s, time.monotonic()))
 
     @property
-    def empty(self) -> bool:
-        return not self._rows
+    def steps(self) -> int:
+        return len(self._rows)
 
     @property
     def full(self) -> bool:
-        return len(self._rows) == self._size
+        return self.steps == self._size
 
     def read(self) -> dict[str, Any]:
         """Mean loss and ce of this rank, lr, steps, images, window_s, data_wait_s. A host sync."""
@@ -56,22 +58,32 @@ class Window:
         }
 
     def write_iterations(self, values: Tensor, last_step: int) -> None:
-        """Append each iteration of the window to iters.jsonl (this rank's losses)."""
+        """Append each iteration of the window to iters.jsonl (this rank's losses).
+
+        Raises WriteError.
+        """
         if self._iters is None:
             return
         before = self._start
         first = last_step - len(self._rows) + 1
-        with self._iters.open("a", encoding="utf-8") as file:
-            for index, (lr, images, wait_s, at) in enumerate(self._rows):
-                loss, ce = values[index].tolist()
-                row = {
-                    "step": first + index,
-                    "loss": loss if math.isfinite(loss) else str(loss),
-                    "ce": ce if math.isfinite(ce) else str(ce),
-                    "lr": lr,
-                    "images": images,
-                    "iter_s": round(at - before, 6),
-                    "data_wait_s": round(wait_s, 6),
-                }
-                file.write(json.dumps(row) + "\n")
-                before = at
+        lines = []
+        for index, (lr, images, wait_s, at) in enumerate(self._rows):
+            loss, ce = values[index].tolist()
+            row = {
+                "step": first + index,
+                "loss": loss if math.isfinite(loss) else str(loss),
+                "ce": ce if math.isfinite(ce) else str(ce),
+                "lr": lr,
+                "images": images,
+                "iter_s": round(at - before, 6),
+                "data_wait_s": round(wait_s, 6),
+            }
+            lines.append(json.dumps(row) + "\n")
+            before = at
+        try:
+            with self._iters.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise WriteError(
+                f"cannot write {self._iters}: {error.strerror}; free space, then run the same again"
+            ) from None

@@ -17,7 +17,7 @@ cd "$root"
 
 "$PYTHON" tools/dataset.py prepare digits --dst "$DIGITS_DATASET"
 full=FP32
-if "$PYTHON" -c 'import sys; from proofrun.device import cpu_has_bf16; sys.exit(not cpu_has_bf16())'; then
+if "$PYTHON" -c 'import sys; from proofrun.host import cpu_has_bf16; sys.exit(not cpu_has_bf16())'; then
   full=AMP
 else
   echo "quickstart: this processor has no native bf16: the full rehearsals are FP32"

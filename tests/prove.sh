@@ -2,13 +2,18 @@
 # The long proofs, with real engines that it installs (Debian packages, root):
 #   bash tests/prove.sh                all of `every`, below
 #   bash tests/prove.sh slurm          one of them
+#   bash tests/prove.sh --all resume   every combination, where else a pairwise sample is taken
 #   bash tests/prove.sh gpu            on a machine with an NVIDIA GPU and apex
 # Each leaves a dated report in reports/proof/. What cannot run fails; nothing is skipped.
 set -euo pipefail
 root="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
+if [[ "${1:-}" == --all ]]; then
+  export PROOFS_ALL=1
+  shift
+fi
 every=(
-  ranks faults prepare cifar cards align
+  ranks faults resume checkpoints prepare cifar cards infer align
   containers nodes slurm browser
 )
 rooms=("$@")

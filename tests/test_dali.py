@@ -184,7 +184,7 @@ def test_padded_windows_are_resized_as_torchvision_does(tmp_path, width, height,
     sized = functional.resize(torch.stack(pixels), [side, side], antialias=False)
     table = sized.permute(0, 2, 3, 1).numpy().astype(np.int16)
     spec = {"image_size": side, "antialias": False, "color_jitter": None}
-    views = draws("dali", tmp_path / "image.png", 50, **PADDED, **spec).astype(np.int16)
+    views = draws("dali", tmp_path / "image.png", 50, **PADDED, **spec)[:20].astype(np.int16)
     nearest = [table[np.abs(table - view).mean((1, 2, 3)).argmin()] for view in views]
     difference = np.abs(views - np.stack(nearest))
     print(f"{width}x{height} to {side}: mean {difference.mean():.3f}, worst {difference.max()}")

@@ -216,6 +216,10 @@ def test_known_sets_are_told_apart_by_names_and_counts():
     whole = known(wnids, 1281167, 50000)
     assert identity.identify(whole, sets) == "ImageNet"
     assert identity.identify(whole | {"val": whole["train"]}, sets) == "other"
+    cifar = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship"]
+    assert identity.identify(known([*cifar, "truck"], 50000, 10000), sets) == "Cifar10"
+    assert identity.identify(known(cifar, 50000, 10000), sets) == "other"
+    assert identity.resembles(cifar, sets) == "Cifar10"
     assert identity.identify(known(digits, 1436, 360), sets) == "other"
     assert identity.identify(known(CLASSES, 1437, 360), sets) == "other"
     assert identity.resembles(wnids[:999], sets) == "ImageNet"

@@ -221,7 +221,7 @@ BAD = {
         "a label is outside", Exit.BAD_ARCHIVE),
     "no images of a class": (lambda s: replaced(s, BINARY, "test_batch.bin",
                                                 lambda d: d[:3073] * 10),
-                             "has images of 1 classes", Exit.CLASS_COUNT),
+                             "the val images have none of", Exit.BAD_ARCHIVE),
 }  # fmt: skip
 
 

@@ -122,6 +122,13 @@ def test_hard_links_to_another_disk(src, tmp_path):
         shutil.rmtree(dst.with_name(f".{dst.name}.partial"))
 
 
+def test_a_source_that_goes_away_is_named(src, tmp_path):
+    for link in ("copy", "hard"):
+        with pytest.raises(ProofrunError, match=r"gone\.jpg: cannot be read") as caught:
+            module._take([(src / "gone.jpg", tmp_path / "target.jpg", 5)], link)
+        assert caught.value.exit_code is Exit.NO_DATA
+
+
 def test_other_files_are_passed_over_and_said(src, tmp_path, capsys):
     (src / "readme.txt").write_text("x")
     (src / "a cat" / "Thumbs.db").write_text("x")

@@ -7,11 +7,13 @@ import io
 import itertools
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import archives
@@ -147,6 +149,35 @@ def test_from_the_command_line(src, tmp_path):
     assert "wrote 350 train, 15 val images of 5 classes" in done.stdout
 
 
+def test_a_terminal_has_a_bar_with_the_time_left(src, tmp_path):
+    ours, theirs = pty.openpty()
+    line = [sys.executable, ROOT / "tools" / "dataset.py", "prepare", "imagenet", "--any-archives"]
+    line += ["--src", src, "--dst", tmp_path / "set"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        out = process.communicate()[0]
+    os.close(ours)
+    assert process.returncode == 0 and b"wrote 350 train" in out
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "ImageNet" in text and "365 images" in text and "img/s  left 0:00:0" in text
+    assert "100 %" in text
+
+
+def test_a_complete_set_on_a_read_only_disk_is_left_as_it_is(src, tmp_path):
+    with small_disk(tmp_path / "disk", "size=16m") as disk:
+        line = [sys.executable, ROOT / "tools" / "dataset.py", "prepare", "imagenet"]
+        line += ["--any-archives", "--src", src, "--dst", disk.folder / "set"]
+        for expected in ("wrote 350 train", "is complete, nothing to do: 350 train"):
+            done = subprocess.run(disk.command(*line), capture_output=True, text=True)
+            assert done.returncode == 0 and expected in done.stdout, done.stderr
+            disk.resize("ro")
+
+
 def cut(src: Path, name: str, keep: float) -> None:
     os.truncate(src / name, int((src / name).stat().st_size * keep))
 
@@ -201,6 +232,8 @@ BAD = {
     "train cut before its end": (lambda s: cut(s, TRAIN, 0.98), "its end is missing",
                                  Exit.BAD_ARCHIVE),
     "val cut": (lambda s: cut(s, VAL, 0.7), "its end is missing", Exit.BAD_ARCHIVE),
+    "train is a folder": (lambda s: ((s / TRAIN).unlink(), (s / TRAIN).mkdir()),
+                          "Is a directory", Exit.BAD_ARCHIVE),
     "val empty": (lambda s: cut(s, VAL, 0.0), "its end is missing", Exit.BAD_ARCHIVE),
     "inner archive cut": (lambda s: swap_train(s, **{W4: tar([("a.JPEG", b"x" * 9999)])[:4096]}),
                           f"{W4}.tar: 'a.JPEG': its end is missing", Exit.BAD_ARCHIVE),
@@ -228,12 +261,12 @@ BAD = {
 def test_bad_archives(src, tmp_path, name):
     damage, why, code = BAD[name]
     damage(src)
-    before = {path: path.read_bytes() for path in src.iterdir()}
+    before = {path: path.read_bytes() for path in src.iterdir() if path.is_file()}
     with pytest.raises(ProofrunError, match=why) as caught:
         prepare(src, tmp_path / "set")
     assert caught.value.exit_code is code
     assert "\n" not in str(caught.value) and str(src) in str(caught.value)
-    assert {path: path.read_bytes() for path in src.iterdir()} == before
+    assert {p: p.read_bytes() for p in src.iterdir() if p.is_file()} == before
     assert sorted(set(os.listdir(tmp_path)) - {".set.partial"}) == ["src"]
 
 

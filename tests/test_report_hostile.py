@@ -5,15 +5,21 @@ from __future__ import annotations
 import gzip
 import html
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from fake_benchmark_logs import timm_epoch
 from fake_logs import FakeRun
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from report_tool import report
 
+from proofrun.errors import Exit
 from tools._report.build import build
 from tools._report.curves import figures
 from tools._report.document import to_json
@@ -25,6 +31,7 @@ from tools._report.render import markdown
 from tools._report.tables import frames
 from tools._report.words import speaker
 
+ROOT = Path(__file__).resolve().parent.parent
 RUN = "Inceptionv2-Digits_AMP_6E_1CPU_Train"
 
 
@@ -206,3 +213,49 @@ def test_a_foreign_file_of_rubbish_is_named_or_ignored(tmp_path):
         (tmp_path / f"rubbish{number}.log").write_bytes(content)
     _, read = everything(tmp_path)
     assert len(read.runs) == 1 and not read.foreign
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "status.json", "recipe.yaml"])
+def test_a_pipe_in_a_files_place_does_not_block(tmp_path, name):
+    """Opened, it would wait for a writer for ever."""
+    folder = FakeRun(RUN).write(tmp_path)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    code = "import sys; sys.path[:0] = ['tests', '.']; from report_tool import report; "
+    code += f"done = report({str(tmp_path)!r}); print(done.stdout); sys.exit(done.returncode)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("not a regular file" in done.stdout) == (name == "events.jsonl")
+
+
+@pytest.mark.parametrize("field", ["world_size", "nodes", "per_card_batch", "global_batch"])
+@pytest.mark.parametrize("value", [0, -8, 1 << 70])
+def test_impossible_worlds_are_rejected(tmp_path, field, value):
+    folder = FakeRun(RUN).write(tmp_path)
+    lines = (folder / "events.jsonl").read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | {field: value})
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n")
+    done = report(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "run_start: cards, nodes or batch are not possible" in done.stdout
+
+
+def test_an_empty_name_is_no_place_to_write(tmp_path):
+    FakeRun(RUN).write(tmp_path)
+    for flag in ("--out", "--bundle", "--verify", "--check"):
+        done = report(*([] if flag == "--verify" else [tmp_path]), flag, "", cwd=tmp_path)
+        assert done.returncode == Exit.USAGE and "empty" in done.stderr
+    assert os.listdir(tmp_path) == [RUN]
+
+
+def test_a_foreign_log_of_a_network_of_ours_with_unknown_cards(tmp_path):
+    """It stands in one drawing with our runs; how many cards it had is not known."""
+    FakeRun(RUN).write(tmp_path)
+    text = "Model Inceptionv2 created, param count:1\n" + "".join(
+        timm_epoch(epoch, 20.0) for epoch in range(3)
+    )
+    (tmp_path / "timm.log").write_text(text)
+    done = report(tmp_path, draw=True)
+    assert done.returncode == 0, done.stderr

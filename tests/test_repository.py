@@ -87,8 +87,19 @@ def test_training_and_report_meet_only_in_schemas():
 
 @pytest.mark.parametrize(
     "module",
-    ["launch", "recipe", "runs", "events", "errors", "status", "folders", "preflight", "bootstrap"],
-)
+    [
+        "launch",
+        "recipe",
+        "runs",
+        "events",
+        "errors",
+        "status",
+        "folders",
+        "preflight",
+        "bootstrap",
+        "saved",
+    ],
+)  # fmt: skip
 def test_torch_free_modules_load_no_torch(module):
     code = f"import sys, proofrun.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from plans import plan
 
 from proofrun import events, session, train
-from proofrun.errors import Exit
+from proofrun.errors import Exit, WriteError
 
 
 class StopsAt:
@@ -61,3 +62,14 @@ def test_every_iteration_of_the_first_epoch_is_written(tmp_path, digits):
     for line in lines:
         assert line["images"] == 8 and line["loss"] > 0 and line["data_wait_s"] >= 0
     assert Path(run_dir / "checkpoints" / "latest" / "model.safetensors").exists()
+
+
+def test_iterations_that_find_no_room(tmp_path, digits):
+    """A real full device: the run ends as with any file of it that cannot be written."""
+    run_dir = tmp_path / "001"
+    run_dir.mkdir()
+    job = session.open_job(plan("synthetic", str(digits), 1), run_dir, [])
+    (run_dir / "iters.jsonl").symlink_to("/dev/full")
+    with pytest.raises(WriteError, match=r"iters\.jsonl: No space left on device; free space"):
+        train.train(job)
+    job.lock.close()

@@ -22,12 +22,14 @@ from proofrun.errors import Parser, UsageError, main_exit  # noqa: E402
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
+    from _report.cli import given_path
+
     parser = Parser(prog="export_log.py", description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="a run folder: logs/NAME/NNN")
+    parser.add_argument("run", type=given_path, help="a run folder: logs/NAME/NNN")
     parser.add_argument("--to", required=True, choices=("mllog", "tensorboard", "csv"))
     parser.add_argument(
         "--out",
-        type=Path,
+        type=given_path,
         metavar="PATH",
         help="file to write (default: standard output); for tensorboard the log folder, needed",
     )

@@ -13,12 +13,12 @@ die() { say "$*"; exit 14; }
 
 [[ -f "$dali" ]] || die "PROOFRUN_DALI=${PROOFRUN_DALI:-} is unknown: cuda130 or cuda120"
 lists=(-r "$req/run.txt" -r "$dali")
-[[ "${1:-}" != dev ]] || lists+=(-r "$req/dev.txt")
+[[ "${1:-}" != dev ]] || lists+=(-r "$req/dev.txt" -r "$req/export.txt")
 
 # The stamp names the lists that are installed; dev includes run.
 stamp() { cat "$req/constraints.txt" "$req/run.txt" "$dali" "$@" | sha256sum | cut -d' ' -f1; }
 run_stamp="$(stamp)"
-dev_stamp="$(stamp "$req/dev.txt")"
+dev_stamp="$(stamp "$req/dev.txt" "$req/export.txt")"
 have="$(cat "$venv/.proofrun" 2>/dev/null || true)"
 want="$run_stamp"
 [[ "${1:-}" != dev ]] || want="$dev_stamp"

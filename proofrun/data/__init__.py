@@ -176,6 +176,11 @@ def check_state(state: Mapping[str, int | str | bytes], key: LoaderState) -> Non
             )
 
 
+def lost_a_worker(error: BaseException) -> bool:
+    """Whether an exception says that a process of a loader died, rather than what it read."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
 def _check_dali() -> None:
     try:
         import proofrun.data.dali  # noqa: F401

@@ -234,15 +234,13 @@ def _crop(encoded: Any, crop: RandomArea | PaddedPlace, shard: Shard) -> Any:
         )
     # A padded image is not made: the window may start outside, where all is black.
     places = [float(place) for place in range(-crop.pixels, crop.pixels + 1)]
-    start = fn.random.uniform(values=places, shape=[2])
-    size = fn.peek_image_shape(encoded, adjust_orientation=False)[0:2]
+    integer = types.DALIDataType.INT32
     return fn.slice(
         fn.decoders.image(encoded, **_decoder_options(shard)),
-        start=fn.cast(start, dtype=types.DALIDataType.INT32),
-        shape=fn.cast(size, dtype=types.DALIDataType.INT32),
+        start=fn.random.uniform(values=places, shape=[2], dtype=integer),
+        shape=fn.peek_image_shape(encoded, dtype=integer, adjust_orientation=False)[0:2],
         axes=[0, 1],
         out_of_bounds_policy="pad",
-        fill_values=[0.0],
     )
 
 

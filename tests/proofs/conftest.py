@@ -51,7 +51,7 @@ def work(tmp_path_factory) -> Path:
     """Room for engines and logs; any user may pass through, none of it is this user's home."""
     folder = tmp_path_factory.mktemp("proof")
     for part in (folder, folder.parent, folder.parent.parent):
-        part.chmod(0o755)
+        part.chmod(part.stat().st_mode | 0o055)
     return folder
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from proofrun import events
-from proofrun.device import cpu_name
+from proofrun.host import cpu_name
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "reports" / "proof"
@@ -23,8 +23,10 @@ REPORTS = ROOT / "reports" / "proof"
 class Evidence:
     """Collects what a proof measured, and writes `reports/proof/<name>.md` and transcripts."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, command: str = "") -> None:
         self.name = name
+        self.command = command or f"bash tests/prove.sh {name}"
+        self.tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = []
         self.figures: list[tuple[str, str, str]] = []
         self.outcomes: list[tuple[str, str, float]] = []
         self.folder = REPORTS / name
@@ -34,6 +36,10 @@ class Evidence:
     def figure(self, what: str, measured: str, target: str = "") -> None:
         print(f"{what}: {measured}{f' (target {target})' if target else ''}")
         self.figures.append((what, measured, target))
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table of its own in the report."""
+        self.tables.append((heads, rows))
 
     def transcript(self, name: str, text: str) -> None:
         """Keep what commands printed, without the folders of this machine."""
@@ -54,21 +60,28 @@ class Evidence:
             f"{time.strftime('%Y-%m-%d', time.gmtime())}, "
             f"commit {git('rev-parse', '--short', 'HEAD')}{dirty}, "
             f"{cpu_name()}, {platform.system()} {platform.machine()}.",
-            f"`bash tests/prove.sh {self.name}`: {len(self.outcomes) - len(failed)} of "
-            f"{len(self.outcomes)} proofs hold"
-            f"{'; **failed**: ' + ', '.join(failed) if failed else ''}.",
+            f"`{self.command}`"
+            + (
+                f": {len(self.outcomes) - len(failed)} of {len(self.outcomes)} proofs hold"
+                if self.outcomes
+                else ""
+            )
+            + f"{'; **failed**: ' + ', '.join(failed) if failed else ''}.",
             "",
-            "| Measured | | target |",
-            "| --- | --- | --- |",
-            *(f"| {what} | {measured} | {target} |" for what, measured, target in self.figures),
-            "",
-            "| Proof | | seconds |",
-            "| --- | --- | --- |",
-            *(f"| {name} | {outcome} | {spent:.1f} |" for name, outcome, spent in self.outcomes),
-            "",
-            *(f"- [{p.stem}]({self.name}/{p.name})" for p in sorted(self.folder.glob("*.txt"))),
         ]
+        outcomes = [(name, how, f"{spent:.1f}") for name, how, spent in self.outcomes]
+        for heads, rows in (
+            (("Measured", "", "target"), self.figures),
+            *self.tables,
+            (("Proof", "", "seconds"), outcomes),
+        ):
+            if rows:
+                lines += [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+                lines.append("")
+        lines += [f"- [{p.stem}]({self.name}/{p.name})" for p in sorted(self.folder.glob("*.txt"))]
         (REPORTS / f"{self.name}.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
 
 def shell(line: Sequence[str | os.PathLike], expect: int | None = 0, **options) -> str:

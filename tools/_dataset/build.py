@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,13 @@ class Note(BaseModel):
     md5: dict[str, str] = {}
 
 
-class Contents(BaseModel):
+@dataclass(frozen=True)
+class Contents:
     """What a maker has written: each image's path in the set, and its label."""
 
     classes: list[str]
     images: dict[Split, list[tuple[str, int]]]
-    archives: dict[str, Archived] = {}
+    archives: dict[str, Archived] = field(default_factory=dict)
 
 
 class Work:
@@ -99,11 +101,11 @@ def make(
     write: Callable[[Work], Contents],
     settings: Mapping[str, str | int | float] | None = None,
     sources: Mapping[str, Source] | None = None,
-    counts: Mapping[Split, int] | None = None,
+    unrecorded: Record | None = None,
 ) -> str:
     """Make the set `name` in the folder `dst` with `write`; one line that says what is there now.
 
-    A complete set is left as it is. `counts`: those of a set made before there were records.
+    A complete set is left as it is. `unrecorded`: what one from before there were records holds.
     Raises WriteError when `dst` holds anything else, or cannot be written; what `write` raises.
     """
     dst = Path(os.path.realpath(dst))
@@ -111,7 +113,7 @@ def make(
     identities = {key: source.identity for key, source in (sources or {}).items()}
     note = Note(set=name, settings=settings, archives=identities)
     try:
-        while (there := _existing(dst, note, counts)) is None:
+        while (there := _existing(dst, note, unrecorded)) is None:
             with _beside(dst, note) as work:
                 if work is None:
                     continue  # another process was here and is gone: look again
@@ -142,14 +144,15 @@ def _beside(dst: Path, note: Note) -> Iterator[Work | None]:
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _wait_for(lock, dst)
-        if not folder.exists() or not os.path.samestat(os.fstat(lock), folder.stat()):
+        same = folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())
+        if not same or not _is_free(dst):
             yield None
             return
         yield Work(folder, dst, _take_up(folder, note))
     finally:
         with suppress(OSError):  # only where nothing was made but the note
-            if os.listdir(folder) == [_NOTE]:
-                (folder / _NOTE).unlink()
+            if set(os.listdir(folder)) <= {_NOTE}:
+                (folder / _NOTE).unlink(missing_ok=True)
                 folder.rmdir()
         os.close(lock)
 
@@ -210,13 +213,14 @@ def _hashes(folder: Path, classes: int) -> dict[Split, str]:
     }
 
 
-def _existing(dst: Path, wanted: Note, counts: Mapping[Split, int] | None) -> str | None:
+def _existing(dst: Path, wanted: Note, unrecorded: Record | None) -> str | None:
     """What to say about a complete set in `dst`; None if the place is free, WriteError else."""
     try:
-        if not dst.exists() or (dst.is_dir() and not any(dst.iterdir())):
+        if _is_free(dst):
             return None
-        record = _check(dst, wanted, counts)
-        (dst / _NOTE).unlink(missing_ok=True)  # killed right behind the rename
+        record = _check(dst, wanted, unrecorded)
+        if (dst / _NOTE).exists():  # killed right behind the rename
+            (dst / _NOTE).unlink()
         return f"{dst}: is complete, nothing to do: {_said(record)}"
     except DataError as error:
         why = str(error).partition(";")[0]  # without its advice, which is for a reader of the data
@@ -230,14 +234,18 @@ def _existing(dst: Path, wanted: Note, counts: Mapping[Split, int] | None) -> st
         ) from None
 
 
-def _check(dst: Path, wanted: Note, counts: Mapping[Split, int] | None) -> Record:
+def _is_free(dst: Path) -> bool:
+    return not dst.exists() or (dst.is_dir() and not any(dst.iterdir()))
+
+
+def _check(dst: Path, wanted: Note, unrecorded: Record | None) -> Record:
     """The record of a complete set; DataError if anything is missing, damaged or another set's."""
     try:
         record = Record.model_validate_json((dst / RECORD).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        if counts is None:
+        if unrecorded is None:
             raise DataError(f"there is no {RECORD}") from None
-        record = Record(set=wanted.set, images=dict(counts), classes=10, lists={})
+        record = unrecorded
     except ValidationError as error:
         raise DataError(f"{RECORD} is not ours: {one_line(error)}") from None
     if record.set != wanted.set:

@@ -78,6 +78,9 @@ def _write(work: build.Work, source: Source, fd: int, size: int) -> build.Conten
     names, batches = (_python if source.path.name == PYTHON else _binary)(content)
     if names != list(CLASSES):
         raise DamagedError(f"its classes are {names[:20]}, not those of CIFAR-10 in their order")
+    for split, parts in _BATCHES.items():
+        if empty := set(range(len(CLASSES))) - {y for part in parts for y in batches[part][1]}:
+            raise DamagedError(f"the {split} images have none of {CLASSES[min(empty)]}")
     work.need(sum(len(labels) for _, labels in batches.values()) * _DISK_BLOCK)
     images: dict[Split, list[tuple[str, int]]] = {"train": [], "val": []}
     with workers.Workers(SET, sum(len(labels) for _, labels in batches.values())) as pool:

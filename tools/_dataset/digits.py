@@ -34,7 +34,8 @@ def prepare(dst: Path) -> str:
     Raises WriteError when `dst` holds anything else or cannot be written, ProofrunError when
     scikit-learn is missing.
     """
-    return build.make(dst, SET, _write, counts=COUNTS)
+    unrecorded = build.Record(set=SET, images=COUNTS, classes=CLASSES, lists={})
+    return build.make(dst, SET, _write, unrecorded=unrecorded)
 
 
 def _write(work: build.Work) -> build.Contents:

@@ -119,7 +119,7 @@ def examine_part(root: str, names: Sequence[str]) -> Part:
                 stat = os.fstat(file.fileno())
                 data = file.read() if stat.st_size <= MAX_BYTES else b""
         except OSError as error:
-            said = f"{path}: cannot be read ({error.strerror}); check its permissions"
+            said = f"{path}: cannot be read ({error.strerror}); check the disk and permissions"
             findings.append(Finding("unreadable", name, said))
             continue
         if stat.st_size > MAX_BYTES:
@@ -139,7 +139,8 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
         return [Finding(kind, name, f"{path}: {what}; replace it or take it out of the list")]
 
     if undecodable_name([name]) is not None:
-        return error("name", "the name is not UTF-8, and DALI cannot open it")
+        said = f"{path}: the name is not UTF-8, and DALI cannot open it; rename the file"
+        return [Finding("name", name, said)]
     if not data:
         return error("truncated", "has 0 bytes")
     if (wrong := format_error(path, data)) is not None:

@@ -74,9 +74,7 @@ def _listing(src: Path) -> dict[str, list[tuple[str, int]]]:
                     others.append(f"{entry.name}/{file.name}")
             where = src
     except OSError as error:
-        raise DataError(
-            f"{where}: cannot be read ({error.strerror}); mend it, or take it out of --src"
-        ) from None
+        raise _unreadable(where, error) from None
     if not any(classes.values()):
         raise DataError(
             f"{src}: has no images in class folders ({', '.join(EXTENSIONS)}); give the folder "
@@ -153,4 +151,10 @@ def _take(batch: list[tuple[Path, Path, int]], link: Link) -> None:
                     f"{target}: is on another disk than {source}, where no hard link can lead; "
                     "take --link symbolic, or copy"
                 ) from None
+            if not source.exists() or (error.filename, error.filename2) == (str(source), None):
+                raise _unreadable(source, error) from None
             raise
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror}); mend it, or take it out of --src")

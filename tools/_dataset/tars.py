@@ -58,12 +58,12 @@ def walk(
     """The plain files of the archive at bytes `start` to `end` of an open file, as they come.
 
     Folders are passed over, and a leading `./` is no part of a name. Raises DamagedError for what
-    is cut off, damaged, too much, there twice, or neither a file nor a folder; OSError.
+    is cut off, damaged, unreadable, too much, there twice, or neither a file nor a folder.
     """
     seen: set[str] = set()
     total = 0
     at = start
-    while (block := os.pread(fd, max(0, min(_BLOCK, end - at)), at)) != bytes(_BLOCK):
+    while (block := read(fd, max(0, min(_BLOCK, end - at)), at)) != bytes(_BLOCK):
         if len(block) < _BLOCK:
             raise DamagedError("its end is missing")
         name, kind, size = _parse(block, at)
@@ -90,6 +90,14 @@ def walk(
                 raise DamagedError(f"{name!r}: a file of more than {largest >> 20} MiB")
             yield member
     _check_end(fd, at, end)
+
+
+def read(fd: int, size: int, offset: int) -> bytes:
+    """Bytes of an archive. Raises DamagedError where its disk fails."""
+    try:
+        return os.pread(fd, size, offset)
+    except OSError as error:
+        raise DamagedError(f"cannot be read ({error.strerror})") from None
 
 
 def below_top(fd: int, size: int, limits: Limits) -> dict[str, Member]:
@@ -123,7 +131,7 @@ def _check_extended(fd: int, member: Member) -> None:
     """Raises DamagedError where an extended header says more than dates and owners."""
     if member.size > MAX_EXTENDED:
         raise DamagedError(f"an extended header of more than {MAX_EXTENDED >> 10} KiB")
-    rest = os.pread(fd, member.size, member.offset)
+    rest = read(fd, member.size, member.offset)
     while rest:
         length, _, _ = rest.partition(b" ")
         count = int(length) if length.isdigit() and len(length) < 7 else 0
@@ -139,7 +147,7 @@ def _check_extended(fd: int, member: Member) -> None:
 def _check_end(fd: int, at: int, end: int) -> None:
     """Behind the end of an archive stand zeros only."""
     while at < end:
-        data = os.pread(fd, min(1 << 20, end - at), at)
+        data = read(fd, min(1 << 20, end - at), at)
         if any(data):
             raise DamagedError(f"something hidden behind its end, at byte {at:,}")
         if not data:

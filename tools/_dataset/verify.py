@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from proofrun import bootstrap, device, preflight
+from proofrun import bootstrap, host, preflight
 from proofrun.data import fingerprint
 from proofrun.data.identity import OTHER, identify, published, resembles
 from proofrun.data.lists import list_hash
@@ -61,7 +61,7 @@ def command(args: argparse.Namespace) -> str:
     root = Path(args.dir).absolute()
     if args.restore is not None:
         return quarantine.restore(Path(args.restore).absolute(), root)
-    processes = args.processes or device.usable_cores()
+    processes = args.processes or host.usable_cores()
     if args.quarantine is not None and (done := quarantine.finish(args.quarantine, root)):
         print(done)
     sets = published(bootstrap.ROOT / "recipes")
@@ -152,7 +152,7 @@ def duplicates(found: Survey, paths: list[str], digests: NDArray[np.uint8]) -> l
             continue  # was not read
         across = one.split("/")[0] != other.split("/")[0]
         kind = ("known_leak" if found.expected else "leak") if across else "duplicate"
-        what = f"has the content of {one}"
+        what = f"has the content of {one}{'; take one of them out' if kind == 'leak' else ''}"
         findings.append(Finding(kind, other, f"{found.root / other}: {what}"))
     return findings
 

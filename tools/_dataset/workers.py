@@ -16,6 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from proofrun.archive import DamagedError
 
+from . import tars
+
 BATCH = 64  # files that a thread writes in one go
 _LINE_S = 30.0  # without a terminal: seconds between two lines
 
@@ -71,23 +73,19 @@ class Workers:
 def copy(fd: int, batch: list[Piece]) -> None:
     """Write each piece of the open file `fd` that is not there in its full size.
 
-    Raises DamagedError where the file has become shorter, OSError.
+    Raises DamagedError where that file has become shorter or cannot be read, OSError.
     """
     for target, offset, size in batch:
         out = _open(target, size)
         if out is not None:
-            data = os.pread(fd, size, offset)
-            if len(data) != size:
-                os.close(out)
-                raise DamagedError("it became shorter while it was read")
-            _fill(out, data)
+            _fill(out, tars.read(fd, size, offset), size)
 
 
 def write(target: str, data: bytes) -> None:
     """Write a file that is not there in its full size. OSError."""
     out = _open(target, len(data))
     if out is not None:
-        _fill(out, data)
+        _fill(out, data, len(data))
 
 
 def _open(target: str, size: int) -> int | None:
@@ -100,9 +98,11 @@ def _open(target: str, size: int) -> int | None:
         return os.open(target, os.O_WRONLY | os.O_TRUNC)
 
 
-def _fill(out: int, data: bytes) -> None:
+def _fill(out: int, data: bytes, size: int) -> None:
     """Write from the start, once, and close."""
     try:
+        if len(data) != size:
+            raise DamagedError("it became shorter while it was read")
         view = memoryview(data)
         while view:
             view = view[os.write(out, view) :]

@@ -16,6 +16,7 @@ from proofrun.data import fingerprint
 from proofrun.data.identity import published
 from proofrun.data.lists import ImageList, Split, read_split
 from proofrun.errors import DataError, one_line
+from proofrun.host import cpu_has_bf16, cpu_name, usable_cores
 from proofrun.recipe import Data, Recipe
 from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import RunName
@@ -23,7 +24,7 @@ from proofrun.runs import RunName
 from .page import Line
 
 _MIB = 1 << 20
-_MEMORY_A_RANK = 2 << 30  # ours: a rank of the rehearsal takes 1.3 GiB on a CPU
+_MEMORY_A_RANK = 1 << 30  # a rank of the rehearsal of GoogLeNet took 840 MiB on a CPU
 
 
 def read_env_sh() -> None:
@@ -78,19 +79,19 @@ def _cards(run: RunName) -> Iterator[Line]:
 
 
 def _processor(run: RunName) -> Iterator[Line]:
-    cores = device.usable_cores()
+    cores = usable_cores()
     enough = cores >= run.cards
     yield Line(
         "Machine",
         "cores",
         "good" if enough else "odd",
-        device.cpu_name(),
+        cpu_name(),
         f"{run.cards} ranks share {cores} cores: it will be slow",
     )
     for name in ("OMP_NUM_THREADS", "PROOFRUN_LOADER_THREADS"):
         if value := os.environ.get(name):
             yield Line("Machine", name, "odd", value, "unset it, and launch shares the cores out")
-    bf16 = device.cpu_has_bf16()
+    bf16 = cpu_has_bf16()
     wants = run.device == "CPU" and run.precision in ("AMP", "BF16")
     yield Line(
         "Machine",

@@ -13,6 +13,7 @@ from proofrun.recipe_yaml import load_recipe
 
 from . import alignment, measure, standing
 from .foreign import rows as foreign
+from .inference import is_shown
 from .learn import accuracy_rows, mark_rows
 from .read import Logs, Rejected, Run
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow, add_flag
@@ -62,7 +63,7 @@ def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
     """Measure and judge all runs. With `recipes_dir`, claims without a run become n/a rows."""
     full = measure.groups([run for run in logs.runs if measure.counts_for_accuracy(run)])
     timed = [run for run in logs.runs if measure.counts_for_throughput(run)]
-    others = [run for run in logs.runs if run not in timed]
+    others = [run for run in logs.runs if run not in timed and not is_shown(run)]
     report = Report(
         logs,
         [row for group in full for row in accuracy_rows(group)]

@@ -21,12 +21,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "paths",
         nargs="*",
-        type=_path,
+        type=given_path,
         help="log folders, run folders, logs of other systems (default: env.sh)",
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=given_path,
         metavar="DIR",
         help="where to write (default: <logs>/report, for some of the runs a folder in there)",
     )
@@ -48,13 +48,13 @@ def parse_args() -> argparse.Namespace:
     other = parser.add_argument_group("instead of writing a report").add_mutually_exclusive_group()
     other.add_argument(
         "--bundle",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="pack logs, report.json and a manifest of hashes into FILE (.tar.gz)",
     )
     other.add_argument(
         "--verify",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help=f"check a bundle and judge its logs again; exit {int(Exit.VERDICT)} if anything "
         "differs; needs no logs",
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
         "--check",
         nargs="?",
         const=True,
-        type=Path,
+        type=given_path,
         metavar="DIR",
         help="compare the report in DIR (default: --out) with one made from the logs (default: "
         f"DIR/logs); exit {int(Exit.VERDICT)} and name each cell that differs",
@@ -105,7 +105,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def _path(text: str) -> Path:
+def given_path(text: str) -> Path:
     """An empty name is a variable that was not set, not the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("a path is empty")

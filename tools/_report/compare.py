@@ -56,7 +56,7 @@ def compare(names: Sequence[str], paths: Sequence[Path]) -> None:
 def _find(name: str, paths: Sequence[Path]) -> tuple[Run, Path]:
     """The run and its folder."""
     tried = [Path(name), *(path / name for path in paths)]
-    folder = next((path for path in tried if path.is_dir()), None)
+    folder = next((path for path in tried if name and path.is_dir()), None)
     if folder is None:
         shown_paths = ", ".join(str(path) for path in paths)
         raise UsageError(f"{name}: no such run folder, and none of that name under {shown_paths}")

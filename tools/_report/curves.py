@@ -216,6 +216,8 @@ def _scaling(rows: Sequence[ThroughputRow], runs: Sequence[Run], colours: dict[s
         points = sorted(
             (c.cards or 0, c.rate.value or math.nan, c.rate.spread or 0.0) for c in cells
         )
+        if not points:
+            continue
         cards, rates, spread = (
             np.array(column, dtype=float) for column in zip(*points, strict=True)
         )

@@ -33,6 +33,7 @@ from proofrun.events import (
 from .foreign.lines import LONGEST, open_log, raw_lines
 
 MAX_REJECTED = 1000
+MOST = 1 << 31  # cards, nodes, images in a batch
 ROUNDED = 0.005  # percent: what a stated accuracy may differ from its counts
 _BEGIN = re.compile(rb'\{"schema"')
 Column = npt.NDArray[np.float64]
@@ -188,6 +189,10 @@ class EventFile:
 
 def impossible(event: AnyEvent) -> str:
     """Why an event of valid form cannot be true, or ""."""
+    if isinstance(event, RunStart):
+        sizes = (event.world_size, event.nodes, event.per_card_batch, event.global_batch)
+        if not all(0 < size < MOST for size in sizes):
+            return "run_start: cards, nodes or batch are not possible"
     if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
         wrong = f"{event.correct1} and {event.correct5} correct of {event.count}"
         return f"eval: {wrong} is not possible"

@@ -42,8 +42,9 @@ def find(paths: Sequence[Path]) -> Found:
             elif path.is_file():
                 found.named.append(path)
             else:
+                what = "neither a file nor a folder" if path.exists() else "no such file or folder"
                 raise UsageError(
-                    f"{path}: no such file or folder; give a folder with logs, a run folder or "
+                    f"{path}: {what}; give a folder with logs, a run folder or "
                     "a log, or make one with `bash run_scripts/quickstart.sh`"
                 )
         except OSError as error:

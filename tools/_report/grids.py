@@ -27,17 +27,20 @@ from .cells import (
 )
 from .consistency import findings
 from .foreign.grid import foreign_grid
+from .inference import inference_grid, latency_grid
 from .measure import MARK_METRICS, Accuracy, State, Throughput
 from .rows import AccuracyRow, MarkRow, ThroughputRow
 from .speed import bound_by
 
 
 def grids(report: Report) -> list[Grid]:
-    """The three tables, the runs that entered none, and published results of others."""
+    """The three tables, inference, the runs that entered none, and published results of others."""
     return [
         _accuracy(report.accuracy),
         _throughput(report.throughput),
         _mark(report.mark),
+        inference_grid(report.logs.runs),
+        latency_grid(report.logs.runs),
         foreign_grid(report.logs.foreign),
         _claims(report),
         _others(report),

@@ -147,7 +147,7 @@ def own_recipe(run: Run) -> bool:
 
 def counts_for_accuracy(run: Run) -> bool:
     """Whether the run may enter the accuracy and mark tables."""
-    full = run.plan.purpose == "full" and run.plan.max_steps is None
+    full = run.name.task == "Train" and run.plan.purpose == "full" and run.plan.max_steps is None
     return run.status == "finished" and full and own_recipe(run) and reached_end(run)
 
 
@@ -161,7 +161,9 @@ def flags(run: Run) -> list[str]:
     """What a reader must know about one run before comparing it."""
     plan = run.plan
     found = []
-    if plan.max_steps is not None:
+    if run.name.task == "Infer":
+        pass  # trains nothing
+    elif plan.max_steps is not None:
         found.append(f"{plan.max_steps} steps")
     elif run.status == "finished" and reached_end(run):
         found.append("complete")
@@ -294,7 +296,10 @@ def _epoch_rates(run: Run, skip: int) -> tuple[list[float], npt.NDArray[np.intp]
 
 def at_mark(group: Group, target_s: float) -> State:
     """The state at one mark; without the mark, every measure is empty."""
-    marks = [m[-1] for run in group.runs if (m := _marks(run, target_s))]
+    of_runs = [
+        [each for each in run.of(Mark) if each[0].target_s == target_s] for run in group.runs
+    ]
+    marks = [found[-1] for found in of_runs if found]
     metrics = {
         name: Measure(tuple(Sample(getattr(mark, name), source) for mark, source in marks))
         for name in MARK_METRICS
@@ -303,10 +308,6 @@ def at_mark(group: Group, target_s: float) -> State:
     counts = [mark.count for mark, _ in marks]
     protocol = protocols.pop() if len(protocols) == 1 else None
     return State(metrics, min(counts, default=None), protocol)
-
-
-def _marks(run: Run, target_s: float) -> list[tuple[Mark, str]]:
-    return [(m, source) for m, source in run.of(Mark) if m.target_s == target_s]
 
 
 def at_epoch(group: Group, epoch: float, protocol: str) -> State:

@@ -225,8 +225,8 @@ def _read_run(folder: Path, shown: str) -> tuple[list[Run], list[Rejected]]:
 def plan_of(folder: Path | None, events: Sequence[Located]) -> Plan:
     """From recipe.yaml, else from run_start, which carries a copy."""
     try:
-        if folder is None:
-            raise ProofrunError("no run_start")
+        if folder is None or not (folder / "recipe.yaml").is_file():
+            raise ProofrunError("no recipe.yaml, and no run_start")
         return Plan.load(folder / "recipe.yaml")
     except ProofrunError:
         logged = _logged_plan(events)
@@ -252,6 +252,8 @@ def status_of(
     noted: tuple[Status, str] | None = None
     stale = False
     try:
+        if not file.is_file():
+            raise FileNotFoundError
         plain = json.loads(file.read_text(encoding="utf-8", errors="replace"))
         if plain["status"] in ("finished", "failed", "interrupted"):
             noted = (plain["status"], str(plain.get("message", "")))

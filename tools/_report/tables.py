@@ -13,6 +13,7 @@ from .foreign.figures import at_mark, figures
 from .foreign.logs import ForeignLog
 from .foreign.rows import MARK_S
 from .foreign.run import EvalPoint
+from .inference import inference_rows, is_shown, latency_rows
 from .measure import MARK_METRICS, Measure, State, Throughput
 from .read import Rejected, Run
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
@@ -27,6 +28,9 @@ def frames(report: Report) -> dict[str, pd.DataFrame]:
         "other_runs": [_other(run) for run in report.others],
         "rejected_lines": [r._asdict() for r in report.logs.rejected],
     }
+    if any(map(is_shown, report.logs.runs)):
+        tables["inference"] = inference_rows(report.logs.runs)
+        tables["latency"] = latency_rows(report.logs.runs)
     if report.logs.foreign:
         tables["foreign"] = [_foreign(log) for log in report.logs.foreign]
     return {name: _frame(rows, EMPTY.get(name, ())) for name, rows in tables.items()}

@@ -31,6 +31,10 @@ ZH: dict[str, str] = {
     "Runs in no table above (in progress, failed, or flagged; not judged)": (
         "未列入上表的运行（进行中、失败或有备注；不作判定）"
     ),
+    "Inference: accuracy (not judged)": "推理：精度（不作判定）",
+    "Inference: time of a batch, from its pixels or its files to its logits": (
+        "推理：一个批次从像素或文件到输出的时间"
+    ),
     "As published elsewhere (theirs, not measured here)": "其他公开结果（非本地实测）",
     "Logs of other systems": "其他系统的日志",
     "The claims themselves": "公布值自洽性检查",
@@ -38,6 +42,13 @@ ZH: dict[str, str] = {
     "no finished run with a mark": "没有到达时间标记的已完成运行",
     "none": "无",
     # columns
+    "Weights": "权重",
+    "Predictions": "预测摘要",
+    "From": "起点",
+    "Batch": "批大小",
+    "Batches": "批次数",
+    "files": "文件",
+    "pixels": "像素",
     "Model": "模型",
     "Data": "数据集",
     "Precision": "计算精度",

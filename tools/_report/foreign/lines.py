@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import re
 import zlib
@@ -34,7 +35,9 @@ class Line(NamedTuple):
 
 
 def open_log(path: Path) -> BufferedIOBase:
-    """The file, unpacked if it is gzip. Raises OSError."""
+    """The file, unpacked if it is gzip. Raises OSError, also for what is no file: a pipe blocks."""
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     file = path.open("rb")
     if file.peek(2)[:2] == b"\x1f\x8b":
         file.close()

@@ -1,0 +1,1 @@
+"""Parts of export.py: the formats with their check, and the model card."""

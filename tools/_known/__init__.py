@@ -1,0 +1,1 @@
+"""Commands of the published Ascend recipe, read into runs of this project."""

@@ -1,0 +1,96 @@
+"""From a reading to the run script that does it: everything goes through the one launcher."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from proofrun import device
+from proofrun.bootstrap import ROOT
+from proofrun.candidates import weights_at
+from proofrun.errors import DeviceError, UsageError
+from proofrun.recipe import Precision
+
+from .flags import parse_launch, scoring_parser, training_parser
+from .reading import Reading, read_test, read_train, recipe_by
+
+
+def main_launch(argv: list[str] | None = None) -> NoReturn:
+    """`launch.py … train.py …`: on the visible cards, after the given environment file."""
+    options = parse_launch(sys.argv[1:] if argv is None else argv)
+    cards = options.nproc_per_node or 1
+    reading = reading_of(options.task, options.arguments, cards)
+    if options.server_id is not None:
+        why = "machines meet by NNODES, NODE_RANK and RDZV_ENDPOINT (env.sh)"
+        reading.notes.append(f"--server_id: nothing to do, {why}")
+    environment: dict[str, str] = {}
+    if options.visible_devices is not None:
+        visible = [card for card in options.visible_devices.split(",") if card.strip()]
+        if len(visible) < cards:
+            raise DeviceError(
+                f"--nproc_per_node={cards}, but --visible_devices names {len(visible)}: give as "
+                "many of both"
+            )
+        variable = device.BACKENDS[reading.run.device].visible
+        if variable:
+            environment[variable] = options.visible_devices
+        else:
+            reading.notes.append("--visible_devices: nothing to do on a CPU")
+    if options.env_sh is not None and not Path(options.env_sh).is_file():
+        raise UsageError(f"--env_sh={options.env_sh}: there is no such file")
+    start(reading, environment, options.env_sh)
+
+
+def main_script(task: str, argv: list[str] | None = None) -> NoReturn:
+    """`train.py …` or `test.py …` alone: on one card, or as many as test.py is told."""
+    start(reading_of(task, sys.argv[1:] if argv is None else argv, None))
+
+
+def reading_of(task: str, argv: list[str], cards: int | None) -> Reading:
+    """What the flags of train.py or test.py mean. Raises ProofrunError."""
+    if task == "train":
+        return read_train(training_parser().parse_args(argv), cards or 1)
+    return _reading_of_test(scoring_parser().parse_args(argv), cards)
+
+
+def _reading_of_test(options: argparse.Namespace, cards: int | None) -> Reading:
+    if (options.weights is None) == (options.pretrained is None):
+        raise UsageError("which weights? give a file, a run folder or a folder of checkpoints")
+    given = Path(options.weights or options.pretrained).expanduser()
+    options.weights = os.path.abspath(given)
+    first = weights_at(Path(options.weights))[0]
+    if options.backbone:
+        recipe = recipe_by(options.backbone, options.num_classes, options.dataset)
+    else:
+        from proofrun.pretrained import recipe_of  # takes torch
+
+        _, recipe = recipe_of(first, options.dataset)
+    # the Ascend recipe scores in fp16
+    usual: tuple[Precision, ...] = ("FP16", "FP32") if options.backbone else ("FP32",)
+    precisions = (options.precision,) if options.precision else usual
+    return read_test(options, recipe, options.nproc_per_node or cards or 1, precisions)
+
+
+def start(
+    reading: Reading, environment: dict[str, str] | None = None, env_sh: str | None = None
+) -> NoReturn:
+    """Become the run's script."""
+    for note in reading.notes:
+        print(note, file=sys.stderr, flush=True)
+    script = str(ROOT / "run_scripts" / f"{reading.run}.sh")
+    line = ["bash", script, *reading.flags]
+    shown = [f"{name}={value}" for name, value in (environment or {}).items()]
+    print(
+        " ".join(
+            ["$", *shown, shlex.join(["bash", f"run_scripts/{reading.run}.sh", *reading.flags])]
+        ),
+        flush=True,
+    )
+    if env_sh is not None:
+        line = ["bash", "-c", '. "$0" && exec "$@"', os.path.abspath(env_sh), *line]
+    own = {"PYTHON": sys.executable, **os.environ, **(environment or {})}
+    os.execvpe("bash", line, own)  # noqa: S606

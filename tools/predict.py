@@ -1,0 +1,164 @@
+"""Name what is in images: the five likeliest classes of each, printed and as CSV.
+
+python tools/predict.py photo.jpg --weights logs/RUN/001
+python tools/predict.py FOLDER more.png --weights bn_inception.pth --csv predictions.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from proofrun import bootstrap
+
+bootstrap.ensure("torch", "torchvision", "numpy", "pydantic", "yaml", "psutil", "safetensors")
+
+from proofrun.errors import (  # noqa: E402
+    DataError,
+    Parser,
+    UsageError,
+    WriteError,
+    main_exit,
+    whole,
+)
+
+Prediction = tuple[str, list[tuple[int, float]]]  # image; (class, probability), likeliest first
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line. Raises UsageError."""
+    parser = Parser(prog="predict.py", description=__doc__.splitlines()[0])
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE|FOLDER")
+    parser.add_argument(
+        "--weights", required=True, type=Path, metavar="PATH", help="a file, a checkpoint or a run"
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="where the weights fit several")
+    parser.add_argument(
+        "--data", metavar="DIR", help="data folder, whose classes.txt names classes (env.sh)"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a new CSV file")
+    parser.add_argument("--top", type=whole(1), default=5, metavar="N", help="classes (default 5)")
+    parser.add_argument("--batch", type=whole(1), default=32, metavar="N", help="images at once")
+    options = parser.parse_args()
+    if options.csv is not None and options.csv.exists():
+        raise UsageError(f"{options.csv}: is there already, and is not overwritten; name another")
+    return options
+
+
+def images_in(paths: Sequence[Path]) -> list[Path]:
+    """Files as given, and of folders every JPEG and PNG below them. Raises DataError."""
+    from proofrun.data.lists import EXTENSIONS
+
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder; give images or a folder")
+        below = [path]
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
+            below = [p for p in files if p.is_file()]
+            if not below:
+                raise DataError(
+                    f"{path}: no image in this folder or below; images end in "
+                    f"{', '.join(EXTENSIONS)}"
+                )
+        found += below
+    return found
+
+
+def class_names(data: str, given: str | None, classes: int) -> list[str]:
+    """A name a class: of the data's classes.txt, else of its class folders, else the number."""
+    from proofrun import preflight
+
+    numbers = [str(number) for number in range(classes)]
+    try:
+        root = preflight.data_dir(data, given)
+    except DataError:
+        return numbers
+    names: list[str] = []
+    if (root / "classes.txt").is_file():
+        # a line is the class folder, and behind a space what the class is called, if that is known
+        lines = (root / "classes.txt").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(" ")[2] or line for line in lines]
+    elif (root / "val").is_dir():
+        names = sorted(path.name for path in (root / "val").iterdir() if path.is_dir())
+    return names if len(names) == classes else numbers
+
+
+def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Prediction]:
+    """The likeliest classes of every image, in order; fills `names_of` with the class names.
+
+    Raises CheckpointError, DataError, ProofrunError OUT_OF_MEMORY.
+    """
+    import numpy as np
+    import torch
+
+    from proofrun import candidates, device, fuse, host, memory, pretrained
+    from proofrun.data import Shard, open_eval
+    from proofrun.data.lists import ImageList
+    from proofrun.evaluate import Inputs
+
+    files = [str(path.absolute()) for path in images_in(options.images)]
+    chosen = candidates.weights_at(options.weights)[-1]
+    recipe_dir, recipe = pretrained.recipe_of(chosen, options.dataset)
+    weights = pretrained.load(chosen, recipe)
+    here = device.Device(device.kind_on_host(), "FP32", recipe.precision)
+    net, _ = fuse.ready(weights, weights.build(recipe_dir), here)
+    data = weights.recipe.data
+    inputs = Inputs(data.normalize, here.torch_device, weights.bgr)
+    batch = min(options.batch, len(files))
+    memory.check_batch(net, inputs, data.eval[0].crop, batch, here)
+    names_of += class_names(data.name, options.data, data.classes)
+    images = ImageList(Path("/"), files, np.zeros(len(files), np.int64), data.classes)
+    threads = min(host.usable_cores(), len(files) // options.batch)
+    for found in open_eval("torchvision", images, data.eval[0], batch, Shard(0, 1, threads)):
+        with torch.no_grad(), here.autocast():
+            chances = net(inputs(found.images)).float().softmax(1)
+        best = chances.topk(min(options.top, data.classes), dim=1)
+        for index, classes, values in zip(
+            found.ids.tolist(), best.indices.tolist(), best.values.tolist(), strict=True
+        ):
+            yield files[index], list(zip(classes, values, strict=True))
+
+
+def main() -> None:
+    """Do what the command line says; ProofrunError as `predict` documents, and WriteError."""
+    options = parse_args()
+    names: list[str] = []
+    rows: list[tuple[str, int, int, str, float]] = []
+    for image, likeliest in predict(options, names):
+        shown = bootstrap.in_checkout(Path(image))
+        said = ", ".join(f"{names[number]} {100 * chance:.2f} %" for number, chance in likeliest)
+        print(f"{shown}: {said}", flush=True)
+        rows += [
+            (shown, place, number, names[number], chance)
+            for place, (number, chance) in enumerate(likeliest, 1)
+        ]
+    if options.csv is not None:
+        write(options.csv, rows)
+        print(options.csv)
+
+
+def write(path: Path, rows: Sequence[tuple[str, int, int, str, float]]) -> None:
+    """All rows or none. Raises WriteError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(("image", "place", "class", "name", "probability"))
+            table.writerows(rows)
+        os.link(temporary, path)  # never over a file that came meanwhile
+    except OSError as error:
+        raise WriteError(f"{path}: {error.strerror}; give another --csv FILE") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main_exit(main, "predict.py")
