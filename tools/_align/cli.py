@@ -216,7 +216,7 @@ def _threads() -> Any:
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
-        from proofrun.device import usable_cores
+        from proofrun.host import usable_cores
 
         torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("WORLD_SIZE", "1"))))
     yield
