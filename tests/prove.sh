@@ -26,6 +26,7 @@ for room in "${rooms[@]}"; do
     containers | nodes) packages+=(docker.io debootstrap iptables) ;;
     slurm) packages+=(slurm-wlm munge) ;;
     browser) packages+=(chromium) ;;
+    cards) packages+=(g++ ninja-build) ;;
   esac
 done
 missing=()

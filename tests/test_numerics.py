@@ -48,7 +48,15 @@ def small() -> Plan:
 
 def saved_at_step_1(small: Plan, run_dir: Path) -> str:
     """Train one step, stop, save; the hash of the weights."""
-    job = session.open_job(small, run_dir, [15])
+    signals: list[int] = []
+    job = session.open_job(small, run_dir, signals)
+    apply = job.state.stepper.apply
+
+    def then_stop(*arguments) -> None:
+        apply(*arguments)
+        signals.append(15)
+
+    job.state.stepper.apply = then_stop
     assert train.train(job) is Exit.INTERRUPTED
     job.lock.close()
     found = checkpoint.newest(run_dir / "checkpoints", [])

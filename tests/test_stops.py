@@ -11,10 +11,10 @@ import torch
 from plans import plan
 
 from proofrun import events, session, train
-from proofrun.checkpoint import read_meta
 from proofrun.errors import Exit, ResumeError
 from proofrun.faultpoints import InjectedFault
 from proofrun.job import Job
+from proofrun.saved import meta_hash, read_meta
 
 
 @pytest.fixture
@@ -128,14 +128,20 @@ def test_a_thread_that_dies_ends_the_run(run_dir, digits, signals):
     job.lock.close()
 
 
+def say_two_ranks(run_dir: Path) -> None:
+    """Let the newest checkpoint say that two ranks wrote it."""
+    path = (run_dir / "checkpoints" / "latest").resolve()
+    meta = read_meta(path) | {"world": 2}
+    (path / "meta.json").write_text(json.dumps(meta | {"meta_sha256": meta_hash(meta)}))
+
+
 def test_stop_at_epoch_end_then_another_number_of_ranks(run_dir, digits, signals):
     """As if two ranks had trained the first epoch: their number of steps, their statistics."""
     pause = small(digits, 3, stop_at_epoch_end=True)
     assert go(pause, run_dir, signals)[0] is Exit.INTERRUPTED
-    meta_file = (run_dir / "checkpoints" / "latest").resolve() / "meta.json"
-    meta = json.loads(meta_file.read_text())
+    meta = read_meta(run_dir / "checkpoints" / "latest")
     assert (meta["step"], meta["leg"]) == (3, [0, 0, 3])
-    meta_file.write_text(json.dumps(meta | {"world": 2, "step": 3}))
+    say_two_ranks(run_dir)
 
     code, job = go(small(digits, 3, stop_at_epoch_end=True), run_dir, signals)
     assert code is Exit.INTERRUPTED and job.state.step == 6 and job.epoch == 2
@@ -156,8 +162,7 @@ def test_within_an_epoch_the_number_of_ranks_is_fixed(run_dir, digits, signals, 
     monkeypatch.setenv("PROOFRUN_TEST_FAULT", "step,step=1:sigterm")
     assert go(small(digits), run_dir, signals)[0] is Exit.INTERRUPTED
     monkeypatch.delenv("PROOFRUN_TEST_FAULT")
-    meta_file = (run_dir / "checkpoints" / "latest").resolve() / "meta.json"
-    meta_file.write_text(json.dumps(json.loads(meta_file.read_text()) | {"world": 2}))
+    say_two_ranks(run_dir)
     with pytest.raises(ResumeError, match=r"within an epoch, this run has 1.*--stop-at-epoch-end"):
         session.open_job(small(digits), run_dir, signals)
 
