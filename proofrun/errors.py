@@ -27,7 +27,7 @@ class Exit(IntEnum):
     """
 
     OK = 0
-    VERDICT = 1  # report --gate, --check, --verify only: what was asked does not hold
+    VERDICT = 1  # report --gate, --check, --verify, align: what was asked does not hold
     USAGE = 2
     NO_SUCH_RUN = 10
     BAD_RECIPE = 11
@@ -59,6 +59,7 @@ class Exit(IntEnum):
     HUNG = 43
     OUT_OF_MEMORY = 44
     EXPORT_DIFFERS = 45
+    BAD_TRACE = 50
     INTERNAL = 70
     INTERRUPTED = 75
 
@@ -66,8 +67,8 @@ class Exit(IntEnum):
 #: What each code means and what to do, as printed by `python -m proofrun.errors` and the README.
 MEANING: dict[Exit, str] = {
     Exit.OK: "finished",
-    Exit.VERDICT: "`report.py` only: a claim is not reproduced (`--gate`), or a report or bundle "
-    "is not what its logs say (`--check`, `--verify`)",
+    Exit.VERDICT: "`report.py`: a claim is not reproduced (`--gate`), or a report or bundle "
+    "is not what its logs say (`--check`, `--verify`); `align.py`: a device leaves the bounds",
     Exit.USAGE: "wrong command line",
     Exit.NO_SUCH_RUN: "no recipe declares a run of this name",
     Exit.BAD_RECIPE: "recipe.yaml does not fit the schema",
@@ -102,6 +103,7 @@ MEANING: dict[Exit, str] = {
     Exit.OUT_OF_MEMORY: "a batch does not fit into the device's memory; the line says which does",
     Exit.EXPORT_DIFFERS: "`export.py` only: the exported file computes something else, and was not "
     "kept",
+    Exit.BAD_TRACE: "`align.py`: a trace is damaged, or belongs to another exercise",
     Exit.INTERNAL: "a defect of proofrun: the traceback is in stdout.log of the run, or printed",
     Exit.INTERRUPTED: "stopped by a signal: the same command goes on from what was saved",
 }

@@ -101,12 +101,12 @@ def build_scaler(amp: Amp | None, device: Device) -> torch.amp.GradScaler | None
 
 
 def losses(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """(smoothed loss to minimise, plain cross entropy without gradient), float32 means.
+    """(smoothed loss to minimise, plain cross entropy without gradient), float32 means or better.
 
     Published smoothing puts s / (K - 1) on each wrong class; torch's puts e / K on all: equal at
     e = s * K / (K - 1).
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     classes = logits.shape[1]
     if smoothing == 0:
         loss = F.cross_entropy(logits, labels)

@@ -192,7 +192,7 @@ def open_job(
         run_dir=run_dir,
         device=device,
         state=state,
-        net=_wrap(model, device),
+        net=wrap(model, device),
         inputs=Inputs(data.normalize, device.torch_device),
         val=val_list,
         shard=shard,
@@ -301,7 +301,7 @@ def open_lists(plan: Plan) -> tuple[ImageList, ImageList]:
     return read_split(root, "train", data.classes), read_split(root, "val", data.classes)
 
 
-def _wrap(model: nn.Module, device: Device) -> nn.Module:
+def wrap(model: nn.Module, device: Device) -> nn.Module:
     """DDP where there are several ranks. Each rank keeps its own BN statistics."""
     if device.world == 1:
         return model

@@ -11,7 +11,7 @@ from proofrun.errors import RecipeError, one_line
 from proofrun.recipe import Claim, Recipe
 from proofrun.recipe_yaml import load_recipe
 
-from . import measure, standing
+from . import alignment, measure, standing
 from .foreign import rows as foreign
 from .inference import is_shown
 from .learn import accuracy_rows, mark_rows
@@ -76,6 +76,7 @@ def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
         _recipes([run.plan.recipe for run in logs.runs]),
     )
     _remark_missing(report)
+    alignment.remark(report.rows, logs.root)
     if recipes_dir is not None:
         declared = [
             r for p in sorted(recipes_dir.glob("*/recipe.yaml")) for r in _load(p, logs.rejected)

@@ -1,0 +1,85 @@
+"""The verdict on a device's arithmetic as a JSON file: `align.py` writes it, the report and a
+preflight read it. Torch-free."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from proofrun.bootstrap import ROOT
+from proofrun.recipe import Strict
+
+#: Under the logs: one file for each network, data, precision and number of cards, the newest.
+FOLDER = "align"
+
+_LARGEST = 10_000_000  # bytes of a file that can be a verdict
+
+
+class Alignment(Strict):
+    """One replay and what came of it. `nearest`: the largest share of a bound that was used."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    recipe: str
+    data: str
+    precision: str
+    device: str
+    device_name: str
+    torch: str
+    ranks: int
+    steps: int
+    aligned: bool
+    nearest: float
+    finding: str | None
+    trusted: str
+    trusted_sha256: str
+    t_wall: float
+
+    def line(self) -> str:
+        """What is known of the device, and where a missed claim on it is to be looked for."""
+        steps = f"{self.steps} steps of {self.recipe} in {self.precision}"
+        if self.aligned:
+            return f"device aligned over {steps}: a missed claim points to data or schedule"
+        return f"device misaligned in {steps} ({self.finding}): a missed claim points to the card"
+
+    def write(self, path: Path) -> None:
+        """Replaces an earlier one. Raises OSError."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_text(self.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+
+def read_all(logs: Path) -> list[Alignment]:
+    """Every verdict under `<logs>/align/`, oldest first; what is no verdict is left out."""
+    found = []
+    for path in sorted((logs / FOLDER).glob("*.json")):
+        try:
+            if path.stat().st_size < _LARGEST:
+                text = path.read_text(encoding="utf-8")
+                found.append(Alignment.model_validate_json(text))
+        except (OSError, ValueError, ValidationError):
+            continue
+    return sorted(found, key=lambda verdict: verdict.t_wall)
+
+
+def of_device(
+    known: list[Alignment], recipe: str, precision: str, device: str, device_name: str
+) -> Alignment | None:
+    """The newest verdict on a device of this name in this precision; of the recipe if there is."""
+    asked = (precision, device, device_name)
+    fits = [v for v in known if (v.precision, v.device, v.device_name) == asked]
+    best = [v for v in fits if v.recipe == recipe] or fits
+    return best[-1] if best else None
+
+
+def quick_command(run: str, logs: Path) -> tuple[list[str], dict[str, str]]:
+    """The command of a preflight before `run`, and what it adds to the environment.
+
+    Its exit code is 0 where the device is aligned, 1 where it is not; any other says why the check
+    could not be made.
+    """
+    line = [sys.executable, str(ROOT / "tools" / "align.py"), "replay", run, "--quick"]
+    return line, {"PROOFRUN_LOGS": str(logs)}

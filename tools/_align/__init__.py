@@ -1,0 +1,1 @@
+"""Parts of `tools/align.py`: a device's arithmetic compared with a trusted one, layer by layer."""

@@ -1,0 +1,165 @@
+"""How far two traces are apart, and how far a precision may be: calibrated, read from a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from proofrun.errors import one_line
+from proofrun.recipe import Strict
+
+from .trace import SCALARS, Row, Sha256, Trace, TraceError, Values
+
+#: Of one tensor, relative to its rms: rms of the six projections' differences (so about the
+#: relative error of the tensor), and differences of mean, rms and largest magnitude.
+DEVIATIONS = ("projections", "mean", "rms", "max")
+
+#: An rms below this share of the largest of its kind counts as this share: the gradient of a bias
+#: that BatchNorm takes out again is zero but for rounding, and has no relative error.
+SCALE_FLOOR = 1e-6
+
+#: Traces hold float32: what is this near to a stored number is equal to it.
+_STORED = 2.0**-22
+
+#: No bound is lower.
+BOUND_FLOOR = 3e-7
+
+#: A bound is this many times the largest deviation that was seen in calibration.
+MARGIN = 4.0
+
+
+class PrecisionBounds(Strict):
+    """Largest deviations seen: by pool of rows (`pool`), one a name of DEVIATIONS; by scalar."""
+
+    runs: int
+    how: str
+    rows: dict[str, tuple[float, float, float, float]]
+    scalars: dict[str, float]
+
+
+class Bounds(Strict):
+    """What `python -m tools._align.calibrate` measured for one recipe."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    recipe: str
+    data: str
+    recipe_hash: Sha256
+    machine: str
+    margin: float
+    seeds: tuple[int, ...]
+    precisions: dict[str, PrecisionBounds]
+
+
+def read(path: Path) -> Bounds:
+    """Raises TraceError."""
+    try:
+        return Bounds.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        why = error.strerror or "cannot be read"
+    except (ValidationError, ValueError) as error:
+        why = one_line(error)[:100]
+    raise TraceError(
+        f"{path}: bounds cannot be read ({why}); make them with `python -m tools._align.calibrate`"
+    )
+
+
+def write(path: Path, bounds: Bounds) -> None:
+    plain = bounds.model_dump(mode="json", by_alias=True)
+    lines = json.dumps(plain, indent=1).replace("\n    ", " ").replace("\n   ]", "]")
+    path.write_text(lines + "\n", encoding="utf-8")
+
+
+def pool(row: Row) -> str:
+    """Rows that share a bound: one kind, one block of the network, one sort of layer.
+
+    A rare large rounding (a ReLU or a pool that decides the other way) is then seen in calibration
+    though it did not hit each layer.
+    """
+    parts = row.name.split(".")
+    block = parts[1] if parts[0] == "features" else parts[0]
+    role = parts[-1] if row.kind in ("output", "grad") else ".".join(parts[-2:])
+    if row.kind in ("buffer", "weight"):  # a block has too few of them
+        block = "any"
+    return f"{row.kind} {block} {role}"
+
+
+def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
+    """(..., rows, len(DEVIATIONS)) of `stats` arrays (..., rows, len(STATS)); inf if not finite."""
+    scale = np.abs(trusted[..., 1])
+    for kind in {row.kind for row in rows}:
+        of_kind = np.array([row.kind == kind for row in rows])
+        floor = SCALE_FLOOR * np.nanmax(scale[..., of_kind], axis=-1, keepdims=True)
+        scale[..., of_kind] = np.maximum(scale[..., of_kind], floor)
+    scale = np.maximum(scale, np.finfo(np.float64).tiny)
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.maximum(np.abs(other - trusted) - _STORED * np.abs(trusted), 0)
+        found = np.stack(
+            [
+                np.sqrt(np.square(apart[..., 5:]).mean(-1)),
+                apart[..., 0],
+                apart[..., 1],
+                apart[..., 2],
+            ],
+            axis=-1,
+        )
+        found = found / scale[..., None]
+    return np.where(np.isfinite(found), found, np.inf)
+
+
+def scalar_deviations(trusted: Values, other: Values) -> Values:
+    """Relative; the same shape as `scalars`."""
+    found = np.abs(other - trusted) / np.maximum(np.abs(trusted), 1e-12)
+    return np.where(np.isfinite(found), found, np.inf)
+
+
+def measure(trusted: Trace, other: Trace) -> tuple[dict[str, Values], dict[str, float]]:
+    """The largest deviations of two traces: by pool, and by scalar. What calibration collects."""
+    index = {(row.name, row.kind): i for i, row in enumerate(other.rows)}
+    rows = [row for row in trusted.rows if (row.name, row.kind) in index]
+    mine = trusted.stats[:, :, [i for i, r in enumerate(trusted.rows) if (r.name, r.kind) in index]]
+    theirs = other.stats[:, :, [index[row.name, row.kind] for row in rows]]
+    steps = min(mine.shape[1], theirs.shape[1])
+    worst = deviations(mine[:, :steps], theirs[:, :steps], rows).max(axis=(0, 1))
+    found: dict[str, Values] = {}
+    for row, values in zip(rows, worst, strict=True):
+        key = pool(row)
+        found[key] = np.maximum(found[key], values) if key in found else values
+    scalars = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
+    return found, dict(zip(SCALARS, scalars.max(axis=(0, 1)).tolist(), strict=True))
+
+
+def share_used(
+    rows: dict[str, tuple[float, ...]], scalars: dict[str, float], known: Bounds, precision: str
+) -> tuple[float, str]:
+    """The largest share of a bound that deviations of `measure` use, and of which."""
+    of = known.precisions[precision]
+    found = [
+        (value / max(known.margin * limit, BOUND_FLOOR), f"{key}, {name}")
+        for key, values in rows.items()
+        for value, limit, name in zip(values, of.rows[key], DEVIATIONS, strict=True)
+    ]
+    limit_of = scalar_limits(of, known.margin)
+    found += [(value / limit_of[name], name) for name, value in scalars.items()]
+    return max(found)
+
+
+def limits(of: PrecisionBounds, margin: float, rows: list[Row]) -> NDArray[np.float64]:
+    """(rows, len(DEVIATIONS)): the largest deviations that are in bounds."""
+    kinds: dict[str, Values] = {}
+    for key, values in of.rows.items():
+        kind = key.split()[0]
+        kinds[kind] = np.maximum(kinds.get(kind, np.zeros(len(DEVIATIONS))), values)
+    largest = np.max(list(kinds.values()), axis=0)
+    table = [of.rows.get(pool(row), kinds.get(row.kind, largest)) for row in rows]
+    return np.maximum(margin * np.array(table), BOUND_FLOOR)
+
+
+def scalar_limits(of: PrecisionBounds, margin: float) -> dict[str, float]:
+    """The learning rate is no result of arithmetic on the device: it must be equal."""
+    found = {name: max(margin * of.scalars[name], BOUND_FLOOR) for name in SCALARS}
+    return found | {"lr": 1e-9}

@@ -1,0 +1,71 @@
+"""A comparison as tables for a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from .diff import Comparison, Finding
+from .trace import Trace
+
+
+def headline(found: Comparison) -> str:
+    if found.first is None:
+        return f"aligned: no tensor of any step used more than {found.nearest:.0%} of its bound"
+    return f"not aligned: {found.first.line()}"
+
+
+def show(console: Console, found: Comparison, trusted: Trace, other: Trace) -> None:
+    """The verdict, where the traces part, and how many places are out step by step."""
+    for name, trace in (("trusted", trusted), ("compared", other)):
+        made = trace.header.made
+        ranks = trace.header.exercise.ranks
+        console.print(
+            f"{name}: {made.precision} on {made.device} ({made.device_name}), torch {made.torch}, "
+            f"{trace.steps} steps, {ranks} rank{'s' * (ranks > 1)}, {made.took_s:.0f} s",
+            markup=False,
+        )
+    if found.lacking:
+        names = ", ".join(row.name for row in found.lacking[:3])
+        console.print(
+            f"{len(found.lacking)} tensors have no counterpart ({names}, …): not compared"
+        )
+    if found.first is not None:
+        console.print(_findings([found.first, *found.more]))
+        console.print(_steps(found))
+    colour = "green" if found.aligned else "red"
+    console.print(f"[bold {colour}]{'aligned' if found.aligned else 'not aligned'}[/]", end="")
+    console.print(headline(found).partition("aligned")[2], markup=False)
+
+
+def _findings(findings: list[Finding]) -> Table:
+    table = Table(title="where the traces part, in the order of the computation")
+    for column in ("step", "direction", "what", "layer", "looks like", "times bound", "later"):
+        table.add_column(column, overflow="fold")
+    for f in findings:
+        name = "" if f.place.name == f.place.kind else f.place.name
+        rank = f" (rank {f.rank})" if f.rank else ""
+        table.add_row(
+            f"{f.step}{rank}", f.place.direction, f.place.kind, name,
+            f"{f.look.sort}: {f.look.says}", f"{f.excess:.3g}", f.over_steps,
+        )  # fmt: skip
+    return table
+
+
+def _steps(found: Comparison) -> Table:
+    table = Table(title="places out of bounds, by step")
+    table.add_column("step", justify="right")
+    directions = ("forward", "backward", "update")
+    for direction in directions:
+        total = sum(place.direction == direction for place in found.places)
+        table.add_column(f"{direction} (of {total})", justify="right")
+    out = (found.excess.max(axis=0) > 1).tolist()
+    shown = sorted({*range(min(5, len(out))), *range(4, len(out), 5), len(out) - 1})
+    for step in shown:
+        cells = [
+            str(sum(o for o, p in zip(out[step], found.places, strict=True)
+                    if p.direction == direction))
+            for direction in directions
+        ]  # fmt: skip
+        table.add_row(str(step), *cells)
+    return table
