@@ -161,7 +161,7 @@ def test_stopped_runs_end_as_undisturbed_ones(ended, table, work, case, stops):
     assert resumed == [stop(name, case.world)[1] for name in stops]
     assert len(list(logs.glob("once*"))) == len(stops)
     assert found == []
-    scaler = checkpoint.load(other / "checkpoints" / "latest")[1]["stepper"]["scaler"]
+    scaler = checkpoint.load(other / "checkpoints" / "latest").train["stepper"]["scaler"]
     assert (scaler is not None) == (case.precision == "FP16")
 
 

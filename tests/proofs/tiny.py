@@ -71,9 +71,9 @@ def differences(one: Path, other: Path) -> list[str]:
     """
     found: list[str] = []
     a, b = (checkpoint.load(folder / "checkpoints" / "latest") for folder in (one, other))
-    for name, left, right in zip(("model", "train"), a[:2], b[:2], strict=True):
-        found += _unequal(name, left, right)
-    metas = [{k: v for k, v in loaded[2].items() if k in _META} for loaded in (a, b)]
+    found += _unequal("model", a.model, b.model)
+    found += _unequal("train", a.train, b.train)
+    metas = [{k: v for k, v in loaded.meta.items() if k in _META} for loaded in (a, b)]
     found += _unequal("meta", *metas)
     found += _unequal("log", *(_counted(folder) for folder in (one, other)))
     return found
