@@ -56,7 +56,7 @@ def ensure(*packages: str) -> None:
     if os.access(python, os.X_OK) and not chosen and _ENTERED not in os.environ:
         os.environ[_ENTERED] = "1"  # an option such as -S may hide the packages in there as well
         os.execv(python, [python, *sys.orig_argv[1:]])  # noqa: S606
-    advice = "run `bash run_scripts/quickstart.sh` once"
+    advice = "run `bash tools/setup.sh` once"
     if chosen:
         advice = f"install requirements/run.txt there, or unset PYTHON (it is {chosen})"
     print(f"proofrun: {sys.executable} lacks {', '.join(missing)}: {advice}", file=sys.stderr)

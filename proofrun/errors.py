@@ -74,7 +74,7 @@ MEANING: dict[Exit, str] = {
     Exit.BAD_RECIPE: "recipe.yaml does not fit the schema",
     Exit.BAD_OVERRIDE: "an extra flag does not fit the recipe",
     Exit.NO_DEVICE: "this host lacks the device, or has fewer cards than the run",
-    Exit.NOT_INSTALLED: "a package is missing: run `bash run_scripts/quickstart.sh`",
+    Exit.NOT_INSTALLED: "a package is missing: run `bash tools/setup.sh`",
     Exit.NO_RENDEZVOUS: "of several machines one did not arrive in time, or the port is taken",
     Exit.SHARED_MEMORY: "shared memory is too small for the loader's processes or for the cards",
     Exit.NO_DATA: "the data folder is missing or empty, or holds no image",

@@ -6,17 +6,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import nn
 
 from proofrun import events, latency
 from proofrun.bootstrap import ROOT, in_checkout
-from proofrun.data import Shard, open_eval
+from proofrun.data import Shard
 from proofrun.data.lists import ImageList
 from proofrun.device import Device
 from proofrun.errors import CheckpointError, Exit, ProofrunError, one_line
-from proofrun.evaluate import Inputs, Score, evaluate
+from proofrun.evaluate import Inputs, Score
 from proofrun.fuse import ready
 from proofrun.heartbeat import Heart
 from proofrun.memory import check_batch, fits
@@ -24,6 +24,7 @@ from proofrun.pretrained import Loaded, load
 from proofrun.progress import Progress
 from proofrun.recipe import EvalProtocol
 from proofrun.runs import Plan
+from proofrun.scoring import EvaluationLeft, emit, score_list, told
 
 Statistics = Literal["averaged", "rank 0"]
 
@@ -75,12 +76,12 @@ class InferJob:
     epoch: float = 0.0  # of the weights that are being scored
 
     @property
+    def step(self) -> int:
+        return self.state.step
+
+    @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.val.files) // self.plan.global_batch)
-
-
-class _Stopped(Exception):
-    """A signal came while one rank scored alone."""
 
 
 def infer(job: InferJob) -> Exit:
@@ -100,7 +101,7 @@ def infer(job: InferJob) -> Exit:
                 _leave_out(job, error)
                 continue
             for bn, model in _variants(weights, ROOT / job.plan.recipe_dir):
-                if _stopped(job):
+                if told(job):
                     return Exit.INTERRUPTED
                 scored = _score_all(job, weights, bn, model)
                 ranking.append(Rank(scored.score, bn, weights.epoch, in_checkout(weights.path)))
@@ -113,7 +114,7 @@ def infer(job: InferJob) -> Exit:
             _show(job, ranking)
         if job.plan.latency and not _time(job, best):
             return Exit.INTERRUPTED
-    except _Stopped:
+    except EvaluationLeft:
         return Exit.INTERRUPTED
     return Exit.OK
 
@@ -142,7 +143,7 @@ def _leave_out(job: InferJob, error: CheckpointError) -> None:
     """Of several, one that cannot be scored is named, and the others are."""
     job.progress.say(f"left out: {one_line(error)}")
     code = error.exit_code
-    _emit(job, events.Fault, code=code, name=code.name, message=one_line(error), rank=0)
+    emit(job, events.Fault, code=code, name=code.name, message=one_line(error), rank=0)
 
 
 def _variants(weights: Loaded, recipe_dir: Path) -> Iterator[tuple[Statistics, nn.Module]]:
@@ -179,42 +180,18 @@ def _score(
     protocol: EvalProtocol,
 ) -> Score:
     start = time.monotonic()
-    share = -(-len(job.val.files) // job.shard.world)
-    batch = min(job.plan.per_card_batch, share)
-    source = open_eval(job.plan.loader, job.val, protocol, batch, job.shard)
-    try:
-        score = evaluate(
-            net,
-            _until_signal(job, source),
-            len(job.val.files),
-            protocol.name,
-            inputs,
-            job.device,
-            protocol.drops,
-        )
-    finally:
-        source.close()
-    seconds = time.monotonic() - start
-    _emit(
+    score = score_list(
         job,
-        events.Eval,
-        why="infer",
-        protocol=score.protocol,
-        top1=score.top1,
-        top5=score.top5,
-        loss=score.loss,
-        correct1=score.correct1,
-        correct5=score.correct5,
-        count=score.count,
-        expected=len(job.val.files),
-        prediction_hash=score.prediction_hash,
-        eval_s=seconds,
-        parts=[vars(part) for part in score.parts],
+        net,
+        inputs,
+        protocol,
+        "infer",
         weights=in_checkout(weights.path),
         weights_sha256=weights.sha256,
         origin=weights.origin,
         bn=bn,
     )
+    seconds = time.monotonic() - start
     job.progress.say(
         f"top1 {score.top1:.2f} %  top5 {score.top5:.2f} %  ({score.correct1} of {score.count}, "
         f"{protocol.name}, BN {bn}, {score.count / seconds:.0f} img/s, predictions "
@@ -242,7 +219,7 @@ def _time(job: InferJob, best: Scored) -> bool:
     net, inputs, device = best.net, best.inputs, job.device
     for pipeline in (False, True):
         for batch in latency.BATCHES:
-            if _stopped(job):
+            if told(job):
                 return False
             job.heart.beat("evaluate", job.state.step)
             (short,) = device.sum([not fits(net, inputs, protocol.crop, batch, device)])
@@ -261,29 +238,9 @@ def _time(job: InferJob, best: Scored) -> bool:
 def _tell(job: InferJob, best: Scored, found: latency.Latency | None) -> None:
     if found is None:  # not rank 0
         return
-    _emit(job, events.Latency, **vars(found), weights=in_checkout(best.weights.path))
+    emit(job, events.Latency, **vars(found), weights=in_checkout(best.weights.path))
     job.progress.say(
         f"batch {found.batch:3d} {'files to' if found.pipeline else 'pixels to'} logits: "
         f"p50 {found.p50_ms:.2f}  p95 {found.p95_ms:.2f}  p99 {found.p99_ms:.2f} ms  "
         f"{found.images_per_s:.1f} img/s  ({found.batches} batches)"
     )
-
-
-def _stopped(job: InferJob) -> bool:
-    """Whether any rank was told to stop; all ranks get the same answer."""
-    (signals,) = job.device.sum([len(job.signals)])
-    return signals > 0
-
-
-def _until_signal(job: InferJob, batches: Any) -> Iterator[Any]:
-    """Several ranks have to agree first, after the evaluation."""
-    for batch in batches:
-        job.heart.beat("evaluate", job.state.step)
-        if job.signals and job.device.world == 1:
-            raise _Stopped
-        yield batch
-
-
-def _emit(job: InferJob, kind: type[events.Event], **fields: Any) -> None:
-    if job.writer is not None:
-        job.writer.write(kind, step=job.state.step, epoch=job.epoch, **fields)

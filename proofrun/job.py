@@ -70,6 +70,11 @@ class Job:
     failures: list[BaseException] = field(default_factory=list)  # of threads
 
     @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
+
+    @property
     def steps_per_epoch(self) -> int:
         return self.state.loader.steps
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Literal
 
 from proofrun import checkpoint, events
-from proofrun.data import Batch, open_eval
+from proofrun.data import Batch
 from proofrun.errors import Exit, NonFiniteError
-from proofrun.evaluate import Score, averaged_model, evaluate
+from proofrun.evaluate import Score, averaged_model
 from proofrun.faultpoints import fault_point
 from proofrun.job import Job
 from proofrun.optim import learning_rate, losses
 from proofrun.recipe import EvalProtocol
+from proofrun.scoring import EvaluationLeft, emit, score_list, told
 
 #: Steps of a process whose windows stay out of throughput: caches, autotuning and thread pools.
 WARMUP_STEPS = 10
 #: Seconds between two looks for a signal where steps are slow: it has to be saved within 30 s.
 LOOK_S = 5.0
-
-
-class EvaluationLeft(Exception):
-    """A signal came amid an evaluation, which may take long: the ranks save and go."""
 
 
 def train(job: Job) -> Exit:
@@ -36,7 +33,7 @@ def train(job: Job) -> Exit:
     job.net.train()
     job.clock.start_mark()
     job.window.start()
-    _agree(job, _told(job), None)  # a signal in the start, or a mark due while a process was killed
+    _agree(job, told(job), None)  # a signal in the start, or a mark due while a process was killed
     if (stopped := _settle(job)) is not None:
         return stopped
     if job.owes_epoch_end and (stopped := _end_of_epoch(job)) is not None:
@@ -82,16 +79,6 @@ def _timed(job: Job, batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
         yield batch, waited
 
 
-def _watched(job: Job, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches of an evaluation, as many on every rank. Raises EvaluationLeft on a signal."""
-    for number, batch in enumerate(batches):
-        job.heart.beat("evaluate", job.state.step)
-        fault_point("evaluation", step=job.state.step, batch=number, rank=job.device.rank)
-        if _told(job):
-            raise EvaluationLeft
-        yield batch
-
-
 def _log(job: Job) -> None:
     """Read the window, write it, check that losses are finite, and agree on the next stop."""
     read = job.window.read()
@@ -103,7 +90,7 @@ def _log(job: Job) -> None:
     )
     read |= {"loss": loss / world, "ce": ce / world, "images": int(images)}
     if job.writer is not None:
-        _emit(
+        emit(
             job,
             events.Train,
             **read,
@@ -151,17 +138,12 @@ def _agree(job: Job, signalled: bool, step_s: float | None) -> None:
     job.stop, job.look_every = job.device.from_rank0((decision, every))
 
 
-def _told(job: Job) -> bool:
-    """Whether any rank has got a signal; the same answer on all."""
-    return bool(job.device.sum([len(job.signals)])[0])
-
-
 def _stop_is_here(job: Job) -> bool:
     if job.stop is not None and job.state.step >= job.stop[0]:
         return True
     # alone there is nobody to ask: look at every step
     look = job.device.world == 1 or job.window.steps % job.look_every == 0
-    return look and _told(job)
+    return look and told(job)
 
 
 def _settle(job: Job) -> Exit | None:
@@ -192,7 +174,7 @@ def _mark(job: Job) -> None:
     score = _score(job, job.plan.recipe.data.eval[0], "mark")
     last = job.writer.last_train if job.writer else None
     if last is not None:
-        _emit(
+        emit(
             job,
             events.Mark,
             target_s=target,
@@ -236,10 +218,10 @@ def _end_of_epoch(job: Job) -> Exit | None:
     _save(job, "final" if last else "epoch", best=best)
     if last:
         return None
-    return Exit.INTERRUPTED if _told(job) or job.plan.stop_at_epoch_end else None
+    return Exit.INTERRUPTED if told(job) or job.plan.stop_at_epoch_end else None
 
 
-def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
+def _score(job: Job, protocol: EvalProtocol, why: Literal["epoch", "final", "mark"]) -> Score:
     """Evaluate a copy of the model whose BN statistics are averaged over ranks.
 
     Raises NonFiniteError for a state, or a loss over the list, that is not finite.
@@ -247,42 +229,13 @@ def _score(job: Job, protocol: EvalProtocol, why: str) -> Score:
     job.state.stepper.check()
     job.state.stepper.check_state(job.state.model, job.state.step)
     job.clock.stop_mark()
-    start = time.monotonic()
-    batches = open_eval(job.plan.loader, job.val, protocol, job.plan.per_card_batch, job.shard)
-    try:
-        score = evaluate(
-            averaged_model(job.state.model, job.device),
-            _watched(job, batches),
-            len(job.val.files),
-            protocol.name,
-            job.inputs,
-            job.device,
-            protocol.drops,
+    model = averaged_model(job.state.model, job.device)
+    score = score_list(job, model, job.inputs, protocol, why)
+    if why != "mark":
+        job.progress.say(
+            f"{why}: epoch {job.epoch:.2f}  top1 {score.top1:.2f} %  top5 {score.top5:.2f} %  "
+            f"({score.correct1} of {score.count}, {protocol.name})"
         )
-    finally:
-        batches.close()
-    if job.writer is not None:
-        _emit(
-            job,
-            events.Eval,
-            why=why,
-            protocol=score.protocol,
-            top1=score.top1,
-            top5=score.top5,
-            loss=score.loss,
-            correct1=score.correct1,
-            correct5=score.correct5,
-            count=score.count,
-            expected=len(job.val.files),
-            prediction_hash=score.prediction_hash,
-            eval_s=time.monotonic() - start,
-            parts=[vars(part) for part in score.parts],
-        )
-        if why != "mark":
-            job.progress.say(
-                f"{why}: epoch {job.epoch:.2f}  top1 {score.top1:.2f} %  top5 {score.top5:.2f} %  "
-                f"({score.correct1} of {score.count}, {protocol.name})"
-            )
     if not math.isfinite(score.loss):
         raise NonFiniteError(
             f"{protocol.name}: the loss of the evaluation is not finite at step {job.state.step}; "
@@ -334,7 +287,7 @@ def _save(job: Job, why: str, best: bool = False, seq: int | None = None) -> Non
             },
             best=best,
         )
-        _emit(
+        emit(
             job,
             events.Checkpoint,
             why=why,
@@ -344,8 +297,3 @@ def _save(job: Job, why: str, best: bool = False, seq: int | None = None) -> Non
         )
     job.saved = (state.step, state.marks_done)
     device.from_rank0(None)  # no rank goes on, or leaves, before the save is whole
-
-
-def _emit(job: Job, kind: type[events.Event], **fields: Any) -> None:
-    assert job.writer is not None
-    job.writer.write(kind, step=job.state.step, epoch=job.epoch, **fields)

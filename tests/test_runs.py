@@ -162,7 +162,7 @@ def test_before_installation_a_script_says_what_to_run(tmp_path):
     )
     assert done.returncode == 14
     assert done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "bash run_scripts/quickstart.sh" in done.stderr
+    assert done.stderr.count("\n") == 1 and "bash tools/setup.sh" in done.stderr
 
 
 def test_unknown_run_names_the_nearest():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from proofrun import data, session, train
+from proofrun import data, scoring, session, train
 from proofrun.data import Batch
 from proofrun.evaluate import averaged_model
 from proofrun.optim import losses
@@ -54,9 +54,9 @@ def three_steps(out: Path, loader: str, digits: str) -> train.Job:
     scored: list[int] = []
     job.state.loader = Recorded(job.state.loader, trained)
     opened = data.open_eval
-    train.open_eval = lambda *a: Recorded(opened(*a), scored)
+    scoring.open_eval = lambda *a: Recorded(opened(*a), scored)
     train.train(job)
-    train.open_eval = opened
+    scoring.open_eval = opened
     seen = {
         "trained": trained,
         "scored": scored,

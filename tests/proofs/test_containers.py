@@ -16,7 +16,7 @@ import pytest
 from proofrun import events
 from proofrun.errors import Exit
 
-from .engine import BASE, IMAGE, build
+from .engine import BASE, build
 from .helpers import ROOT, digest, last, on_host, read, shell, wait_for
 
 RUN = "Inceptionv2-Digits_FP32_6E_1CPU_Train"
@@ -67,9 +67,9 @@ def test_it_builds_on_a_plain_machine(docker, base, copy, evidence):
     began = time.monotonic()
     commit = shell(["git", "-C", ROOT, "rev-parse", "HEAD"]).strip()
     flags = ["--build-arg", f"BASE_IMAGE={base}", "--build-arg", f"GIT_COMMIT={commit}"]
-    build(docker, IMAGE, *flags, context=copy)
+    build(docker, "proofrun:built", *flags, context=copy)
     evidence.figure("build of the cpu image, base at hand", f"{time.monotonic() - began:.0f} s")
-    found = inspect(docker, IMAGE)
+    found = inspect(docker, "proofrun:built")
     size = found["Size"] / GIB
     evidence.figure("size of the cpu image", f"{size:.2f} GB", "under 3 GB")
     evidence.figure("of that, the Debian base", f"{inspect(docker, base)['Size'] / GIB:.2f} GB")

@@ -61,7 +61,7 @@ def _load() -> tuple[np.ndarray, list[int]]:
     except ImportError:
         raise ProofrunError(
             "the digits come with the package scikit-learn, which is not installed; run "
-            "`bash run_scripts/quickstart.sh`, or pip install scikit-learn",
+            "`bash tools/setup.sh`, or pip install scikit-learn",
             Exit.NOT_INSTALLED,
         ) from None
     digits = load_digits()
