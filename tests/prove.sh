@@ -13,7 +13,7 @@ if [[ "${1:-}" == --all ]]; then
   shift
 fi
 every=(
-  ranks faults resume checkpoints prepare cifar cards infer align
+  ranks launch faults resume checkpoints prepare cifar cards infer align
   containers nodes slurm browser
 )
 rooms=("$@")

@@ -101,7 +101,7 @@ DAMAGE = ["double", "drop", "swap", "tear", "glue", "replace", "bytes", "number"
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
 def test_damaged_lines_do_no_harm(tmp_path, clean, data):

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from archives import cifar10
-from test_launch import wait_for_step
 
 from proofrun import events
 from proofrun.errors import Exit
 from proofrun.runs import Plan
 
 from .helpers import ROOT, digest, last, on_host, read, shell
+from .test_launch import wait_for_step
 
 RUN = "GoogLeNet-Cifar10_FP32_125E_1CPU_Train"
 PER_BATCH = 20  # images; the archive has five batches for training and one to validate

@@ -81,7 +81,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 _META = ("step", "why", "keep", "epoch_ended", "epoch", "world", "leg", "best_top1", "marks_done")
 _TIMES = {"seq", "wall_s", "mark_s", "train_s", "t_wall", "window_s", "data_wait_s", "eval_s",
-          "save_s", "bytes", "warmup"}  # fmt: skip
+          "save_s", "bytes", "warmup", "path"}  # fmt: skip
 
 
 def _counted(folder: Path) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def finish(process, code: Exit) -> tuple[str, str]:
 def undisturbed(tmp_path_factory, environment) -> str:
     """Hash of the final weights of a run that met nothing."""
     logs = tmp_path_factory.mktemp("undisturbed")
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     subprocess.run(
         ["bash", str(root / "run_scripts" / f"{RUN}.sh"), "--logs", str(logs), *SHORT],
         env=environment, check=True, stdout=subprocess.DEVNULL,
@@ -175,7 +175,7 @@ def test_quickstart_passes_a_stop_on(environment, tmp_path, number):
         f"touch {tmp_path}/training\nwhile :; do sleep 0.1; done\n"
     )
     stub.chmod(0o755)
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     process = subprocess.Popen(
         ["bash", str(root / "run_scripts" / "quickstart.sh")],
         env={**environment, "PYTHON": str(stub)},
