@@ -324,7 +324,8 @@ class EventWriter:
             raise WriteError(
                 f"cannot write {self._path}: {error.strerror}; free space, then run the same again"
             ) from None
-        if written != len(line):
+        if written != len(line):  # take the half line back: one is whole or not there
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
             raise WriteError(f"{self._path}: the disk is full; free space, then run the same again")
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -135,3 +136,21 @@ def test_a_full_disk_is_one_line(tmp_path):
     os.dup2(full, writer._fd)
     with pytest.raises(WriteError, match="No space left"):
         window(writer, 1)
+
+
+def test_half_a_line_is_taken_back(tmp_path):
+    """The last line that fits in part: what lies in the file are whole lines, and it goes on."""
+    path = tmp_path / "events.jsonl"
+    writer = events.EventWriter(path, events.Clock())
+    window(writer, 1)
+    whole = path.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 100, before[1]))
+    try:
+        with pytest.raises(WriteError, match="the disk is full"):
+            window(writer, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == whole
+    window(writer, 2)
+    assert [event.seq for _, event in events.read_events(path)] == [0, 1]

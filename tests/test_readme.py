@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from fake_logs import FakeRun
 
 from proofrun.recipe_yaml import load_recipe
 from tools._report.readme import READMES, filled
+from tools._report.support import table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,3 +47,21 @@ def test_accuracies_and_speeds_in_the_text_can_be_traced(name):
                 assert re.search(rf"(?<![\d.]){re.escape(value)}0*(?!\d)", known), (
                     f"{name}: {found[0]} stands in no report and is no claim"
                 )
+
+
+def test_support_is_only_what_ran_whole(tmp_path):
+    """Not what was cut, failed, overridden or synthetic; and one of a device makes none of another."""
+    logs = tmp_path / "reports" / "mine" / "logs"
+    FakeRun("GoogLeNet_AMP_300E_8NPUs_Train").write(logs)
+    others = {
+        "GoogLeNet_FP32_300E_1NPU_Train": {"purpose": "throughput", "max_steps": 20},
+        "GoogLeNet_FP32_300E_8NPUs_Train": {"status": "failed"},
+        "GoogLeNet_AMP_300E_1NPU_Train": {"overrides": ["schedule.epochs=2"]},
+        "Inceptionv2_AMP_100E_1MLU_Train": {"loader": "synthetic"},
+    }
+    for name, fields in others.items():
+        FakeRun(name, windows_per_epoch=1, **fields).write(logs)
+    made = table([logs.parent], tmp_path)
+    assert made.count("verified") == 1
+    assert re.search(r"Ascend NPU \| Train \| 8 \|[^|]*expected[^|]*\| – \| \[verified", made)
+    assert made.count("*expected*") == 7  # the other cells of that device and task, but TF32

@@ -23,6 +23,7 @@ from .foreign.formats import formats
 from .measure import Measure
 from .read import read_logs
 from .rows import AccuracyRow, MarkRow, ThroughputRow
+from .support import table as support
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 READMES = (
@@ -89,11 +90,17 @@ def logs_of_others() -> str:
     return "\n".join(lines)
 
 
+def committed(root: Path) -> list[Path]:
+    """The report folders of reports/ that hold their logs."""
+    return sorted(path.parent for path in root.glob("reports/*/logs"))
+
+
 #: Name in the marker: what makes the table, given the root of the repository.
 TABLES: dict[str, Callable[[Path], str]] = {
     "rehearsal": lambda root: rehearsal(build(read_logs([root / "reports/rehearsal/logs"]))),
     "claims of googlenet": lambda root: claims(root / "recipes/googlenet/recipe.yaml"),
     "logs of others": lambda root: logs_of_others(),
+    "support": lambda root: support(committed(root), root),
 }
 
 
