@@ -50,7 +50,7 @@ def test_accuracies_and_speeds_in_the_text_can_be_traced(name):
 
 
 def test_support_is_only_what_ran_whole(tmp_path):
-    """Not what was cut, failed, overridden or synthetic; and one of a device makes none of another."""
+    """Nothing cut, failed, overridden or synthetic; and no device for another."""
     logs = tmp_path / "reports" / "mine" / "logs"
     FakeRun("GoogLeNet_AMP_300E_8NPUs_Train").write(logs)
     others = {
