@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import statistics
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ from proofrun.data import Shard, open_eval
 from proofrun.data.lists import read_split
 from proofrun.errors import Exit
 from proofrun.evaluate import Inputs
-from proofrun.fuse import fused
 from proofrun.pretrained import load, recipe_of
 from proofrun.status import read_provenance
 
@@ -149,41 +146,6 @@ def accuracy(to: str, out: Path, folder: Path, digits: Path) -> tuple[int, int]:
         right += int((run(inputs(batch.images)).argmax(1) == batch.labels.numpy()).sum())
         count += len(batch.labels)
     return right, count
-
-
-def test_what_helps_on_this_machine(trained, evidence):
-    """Fused, channels-last, compiled: milliseconds of the same batches, taken in turns."""
-    for model, folder in trained.items():
-        checkpoint = sorted(folder.glob("step-*"))[-1]
-        recipe_dir, recipe = recipe_of(checkpoint)
-        plain = load(checkpoint, recipe).build(recipe_dir)
-        for batch in (1, 32):
-            pixels = torch.randn(batch, 3, 64, 64)
-            last = pixels.to(memory_format=torch.channels_last)
-            laid = fused(plain).to(memory_format=torch.channels_last)
-            began = time.monotonic()
-            compiled = torch.compile(fused(plain).to(memory_format=torch.channels_last))
-            with torch.no_grad():
-                compiled(last)
-            compiling = time.monotonic() - began
-            ways = {
-                "plain": (plain, pixels), "fused": (fused(plain), pixels),
-                "fused, channels-last": (laid, last), "compiled": (compiled, last),
-            }  # fmt: skip
-            times: dict[str, list[float]] = {name: [] for name in ways}
-            with torch.no_grad():
-                for turn in range(25):
-                    for name, (net, x) in ways.items():
-                        start = time.perf_counter()
-                        net(x)
-                        if turn >= 5:
-                            times[name].append(1000 * (time.perf_counter() - start))
-            said = ", ".join(f"{name} {statistics.median(t):.2f}" for name, t in times.items())
-            evidence.figure(f"{model}, batch {batch}: ms, median of 20", said)
-            evidence.figure(f"{model}, batch {batch}: seconds to compile", f"{compiling:.1f}")
-            assert statistics.median(times["fused, channels-last"]) < (
-                1.1 * statistics.median(times["plain"])
-            )
 
 
 def test_bad_input_ends_with_its_own_code_and_leaves_no_log(trained, host, work, evidence):
