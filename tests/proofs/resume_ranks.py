@@ -54,7 +54,7 @@ class Case(NamedTuple):
         options = launch.parse(
             [declared.run, *tiny.flags(), "--loader", self.loader, "--data", digits]
         )
-        plan = launch.make_plan(options, Nodes())
+        plan, _ = launch.make_plan(options, Nodes(), Path(digits).parent / "logs")
         name = RunName.parse(self.run)
         return plan.model_copy(update={"run": str(name), "precision": name.precision})
 
