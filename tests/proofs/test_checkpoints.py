@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,14 +219,10 @@ def test_half_precision_gives_up(host, tmp_path, half_checkout, evidence):
     evidence.figure("fp16, the losses of rank 1 are nan", said)
 
 
-def test_seconds_of_a_save(host, work, undisturbed, evidence: Evidence):
-    """Every checkpoint event says how long it took; of the published runs it is under 1 %."""
+def test_every_save_says_how_long_it_took(undisturbed, work, evidence: Evidence):
+    """What that is of the published runs, `benchmarks/saving.py` measures on a quiet machine."""
     log = read(work / "undisturbed" / RUN / "001")
     saves = [e for e in log if isinstance(e, events.Checkpoint)]
     assert len(saves) == 3 and all(e.save_s > 0 and e.bytes > 1e6 for e in saves)
     longest, size = max(e.save_s for e in saves), saves[0].bytes / 1e6
     evidence.figure("a save of the rehearsal", f"{longest:.2f} s at most, {size:.1f} MB")
-    printed = shell([sys.executable, ROOT / "benchmarks" / "saving.py", "--folder", work])
-    for line in printed.splitlines():
-        what, _, measured = line.partition(": ")
-        evidence.figure(what.strip(), measured, "under 1 %" if "projection" in what else "")
