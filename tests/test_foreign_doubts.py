@@ -257,6 +257,8 @@ def test_a_torn_or_damaged_gzip_is_remarked(tmp_path):
         ((line, why),) = found.remarks
         assert said in why and 0 < line <= 100 and found.runs
         assert f"x:{line}: the gzip data" in report(tmp_path / "x", "--out", tmp_path / "o").stdout
+        page = (tmp_path / "o" / "report.html").read_text()
+        assert "this line cannot be read any more" not in page
     events = gzip.compress(lightning_events(20))
     found = read(tmp_path, events[: len(events) * 3 // 4])
     assert [why for _, why in found.rejected] == ["the gzip data ends too early: read up to here"]

@@ -174,7 +174,7 @@ def csv_files(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
 
 def _csv(frame: pd.DataFrame) -> str:
     texts = {
-        name: pd.Series([csv_text(value) for value in column], frame.index, object)
+        str(name): pd.Series([csv_text(value) for value in column], frame.index, object)
         for name, column in frame.items()
         if not pd.api.types.is_numeric_dtype(column)
     }
