@@ -147,6 +147,14 @@ _LOST = {
             for key, value in (("epoch_stop", None), ("eval_accuracy", at / 5 if at < 3 else 75.0))
         ]
     ),
+    "mlperf, null, without epochs": "\n".join(
+        [mllog("run_start", None, 1.6e9)]
+        + [
+            mllog(key, value, 1.6e9 + at, first_epoch_num=at, epoch_count=1, epoch_num=at)
+            for at in (1, 2, 3)
+            for key, value in (("block_start", None), ("eval_accuracy", at / 5 if at < 3 else None))
+        ]
+    ),
     "keras csv": "epoch,loss,val_accuracy\n0,2.5,0.25\n1,2.0,0.5\n2,1.5,nan\n",
     "keras csv, missing": "epoch,loss,val_accuracy\n0,2.5,0.25\n1,2.0,0.5\n2,1.5,\n",
 }
