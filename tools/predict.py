@@ -19,6 +19,7 @@ from proofrun import bootstrap
 
 bootstrap.ensure("torch", "torchvision", "numpy", "pydantic", "yaml", "psutil", "safetensors")
 
+from proofrun.csv_text import csv_text  # noqa: E402
 from proofrun.errors import (  # noqa: E402
     DataError,
     Parser,
@@ -152,7 +153,7 @@ def write(path: Path, rows: Sequence[tuple[str, int, int, str, float]]) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
             table.writerow(("image", "place", "class", "name", "probability"))
-            table.writerows(rows)
+            table.writerows([csv_text(cell) for cell in row] for row in rows)
         os.link(temporary, path)  # never over a file that came meanwhile
     except OSError as error:
         raise WriteError(f"{path}: {error.strerror}; give another --csv FILE") from None

@@ -58,6 +58,10 @@ def _find(name: str, paths: Sequence[Path]) -> tuple[Run, Path]:
     tried = [Path(name), *(path / name for path in paths)]
     folder = next((path for path in tried if name and path.is_dir()), None)
     if folder is None:
+        if file := next((path for path in tried if name and path.is_file()), None):
+            raise UsageError(
+                f"{file}: a file; --compare takes two run folders of ours, no logs of other systems"
+            )
         shown_paths = ", ".join(str(path) for path in paths)
         raise UsageError(f"{name}: no such run folder, and none of that name under {shown_paths}")
     logs = read_logs([folder])

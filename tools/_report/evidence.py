@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -14,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from .cells import clean
+from .foreign.lines import open_log
 from .words import Say
 
 SHOWN = 600  # characters of a line; a run_start has thousands
@@ -136,25 +135,21 @@ def read_lines(root: Path, sources: Iterable[Source]) -> dict[tuple[str, int], s
                 for line, raw in lines_at(file, lines).items():
                     text = clean(raw.decode("utf-8", "replace"))
                     found[name, line] = text[:SHOWN] + ("…" if len(text) > SHOWN else "")
-        except (OSError, EOFError, ValueError, zlib.error):
+        except (OSError, ValueError):
             continue
     return found
 
 
 def _open(path: Path) -> BufferedIOBase:
     """Plain or compressed, whatever the name says."""
-    if not path.exists():
-        path = path.with_name(f"{path.name}.gz")
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if packed else path.open("rb")
+    return open_log(path if path.exists() else path.with_name(f"{path.name}.gz"))
 
 
 def lines_at(file: BufferedIOBase, wanted: set[int]) -> dict[int, bytes]:
     """The beginnings of some lines, from 1; memory is bounded whatever the file holds."""
     found: dict[int, bytes] = {}
     line, last = 1, max(wanted, default=0)  # `line` begins, or goes on, where the block does
-    while line <= last and (block := file.read(_BLOCK)):
+    while line <= last and (block := file.read1(_BLOCK)):
         breaks = block.count(b"\n")
         if wanted.isdisjoint(range(line, line + breaks + 1)):
             line += breaks

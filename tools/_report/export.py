@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proofrun.csv_text import csv_text
 from proofrun.events import Eval, Event, Mark, RunEnd, RunStart, Train
 from proofrun.runs import Plan
 
@@ -79,7 +80,7 @@ def to_csv(run: WholeRun) -> str:
     text = io.StringIO()
     out = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
     out.writeheader()
-    out.writerows(plain)
+    out.writerows({k: csv_text(v) for k, v in row.items()} for row in plain)
     return text.getvalue()
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
+
+from proofrun.errors import UsageError
 
 from .build import Report
 from .curves import figures
@@ -35,11 +40,34 @@ def files(report: Report, out: Path, language: str = "en") -> dict[str, str]:
 
 
 def write_report(report: Report, out: Path, language: str = "en") -> Path:
-    """Print the tables and write `files` into `out`. The path of the page. Raises WriteError."""
-    for name, text in files(report, out, language).items():
-        write_text(out / name, text)
+    """Print the tables and write `files` into `out`. The path of the page.
+
+    Raises WriteError, and UsageError where `out` holds files of these names that are none of ours.
+    """
+    made = files(report, out, language)
+    _refuse_to_overwrite(out, made)
+    for name in sorted(made, key=lambda name: name != "report.json"):  # first: it says whose all is
+        write_text(out / name, made[name])
     show(report, language)
     return out / "report.html"
+
+
+def _refuse_to_overwrite(out: Path, names: Iterable[str]) -> None:
+    there = [name for name in names if os.path.lexists(out / name)]
+    if there and not _is_ours(out / "report.json"):
+        raise UsageError(
+            f"{out}: holds {there[0]} and no report of ours, so nothing is overwritten; choose "
+            "another folder with --out"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a report.json as `document` writes it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"schema", "summary", "judgements", "tables"} <= set(found)
 
 
 def stdout() -> Console:

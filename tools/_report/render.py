@@ -16,6 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from proofrun.csv_text import csv_text
 from proofrun.errors import WriteError
 
 from .cells import Cell, Grid, GridRow, clean
@@ -168,7 +169,13 @@ def _md(text: str) -> str:
 
 def csv_files(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     """{file name: text} for each table; an empty table has its header only."""
-    return {
-        f"{name}.csv": frame.to_csv(index=False, lineterminator="\n")
-        for name, frame in frames.items()
+    return {f"{name}.csv": _csv(frame) for name, frame in frames.items()}
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    texts = {
+        str(name): pd.Series([csv_text(value) for value in column], frame.index, object)
+        for name, column in frame.items()
+        if not pd.api.types.is_numeric_dtype(column)
     }
+    return frame.assign(**texts).to_csv(index=False, lineterminator="\n")

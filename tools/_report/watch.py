@@ -15,6 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from proofrun.errors import UsageError
+
 from . import units
 from .cells import NONE, clean
 from .find import find
@@ -48,7 +50,10 @@ def _looks(
     """The runs to show, again and again until none is in progress."""
     known = _found(paths)
     if not known or not all(path.is_dir() for path in paths):
-        read_logs(paths)  # says what is wrong with them
+        others = read_logs(paths).foreign  # says what is wrong with them
+        if others and not known:
+            what = f"{others[0].file}: a log of another system ({others[0].format.title})"
+            raise UsageError(f"{what}; --watch follows run folders of ours")
     for run in known.values():
         run.update()
     over = {folder for folder, run in known.items() if run.status != "running"}

@@ -134,6 +134,8 @@ ZH: dict[str, str] = {
     "complete": "完整",
     "partial": "未完成",
     "resumed": "断点续训",
+    "evaluation only": "仅有评估",
+    "aborted": "已中止",
     "re-exported": "由导出文件读回",
     "overridden": "参数被覆盖",
     "synthetic": "合成数据",
@@ -148,6 +150,7 @@ ZH: dict[str, str] = {
     # summary
     "run": "次运行",
     "runs": "次运行",
+    "of other systems": "次其他系统的运行",
     "; claims: ": "；公布值：",
     "none applies": "无适用",
     # page
@@ -209,6 +212,12 @@ _PATTERNS_ZH = (
     (r"at epoch ([\d.]+)", r"第 \1 轮"),
     (r"at ([\d.e+]+ s)", r"\1 时"),
     (r"([\d.,]+) of ([\d.,]+)", r"\1 / \2"),
+    (r"(\d+) of (\d+) epochs", r"\1 / \2 轮"),
+    (r"last evaluation: epoch ([\d.]+) of (\d+)", r"最后一次评估在第 \1 / \2 轮"),
+    (
+        r"evaluation of epoch ([\d.e+]+) but training to (\d+)",
+        r"评估的是第 \1 轮，训练只到第 \2 轮",
+    ),
     (r"([\d,]+) of ([\d,]+) images", r"\2 张图像中的 \1 张"),
     (r"(\d+) steps", r"\1 步"),
     (r"(\d+) steps on (\d+)", r"\2 卡 \1 步"),
@@ -261,7 +270,7 @@ def _span(span: Span, say: Say) -> Span:
 
 def summary(text: str, say: Say) -> str:
     """`3 runs; claims: 1 reproduced, 2 n/a`, with the words that `say` knows."""
-    said = re.sub(r"(?<=\d )[a-z/][a-z/ ]*", lambda words: say(words[0]), text)
+    said = re.sub(r"(?<=\d )[a-z/][a-z/ -]*", lambda words: say(words[0]), text)
     for words in ("; claims: ", "none applies"):
         said = said.replace(words, say(words))
-    return said
+    return said if say("en") == "en" else said.replace(", ", "，")

@@ -18,7 +18,7 @@ from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
 from .starts import BadRecord
-from .torch_imagenet import NUMBER
+from .values import NUMBER, decimal, images_per_s
 
 _TRAIN = re.compile(
     r"epoch\[(\d+)\],\s*(?:ma)?iter\[(\d+)\],\s*loss:\s*(?:.{0,80}?value=\s*)?" + NUMBER
@@ -61,9 +61,9 @@ def reader(sink: Sink) -> Feed:
             int(found[1]),
             step=int(found[2]),
             fraction=1.0,
-            loss=float(found[3]),
-            lr=float(lr[1]) if lr else None,
-            rate=float(fps[1]) if fps and not untimed else None,
+            loss=decimal(found[3]),
+            lr=decimal(lr[1]) if lr else None,
+            rate=images_per_s(fps[1]) if fps and not untimed else None,
             rate_mean=True,
             scope="all cards",
         )
@@ -74,7 +74,7 @@ def reader(sink: Sink) -> Feed:
         if not 0 < total < 1 << 40:
             raise BadRecord(f"{total} images were scored")
         percent = 100.0 * correct / total
-        if abs(percent - float(found[4])) > 0.006:
+        if abs(percent - decimal(found[4])) > 0.006:
             sink.remark("acc is not what the counts give: the counts are used")
         done = _EPOCHS_DONE.search(checkpoint)
         sink.eval(
@@ -104,7 +104,7 @@ def reader(sink: Sink) -> Feed:
             return
         found = _INFERENCE.search(text)
         if found:
-            sink.fact("images/s in evaluation", float(found[1]))
+            sink.fact("images/s in evaluation", images_per_s(found[1]))
             return
         found = _CHECKPOINT.search(text)
         if found:

@@ -18,7 +18,8 @@ from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
 from .starts import BadRecord
-from .torch_imagenet import NUMBER, TOTAL
+from .torch_imagenet import TOTAL
+from .values import NUMBER, decimal
 
 _TRAIN = re.compile(r"\bTrain:\s*\[(\d+)\]\[\s*(\d+)/(\d+)\]")
 _TEST = re.compile(r"\bTest:\s*\[(\d+)\]\[\s*\d+/\d+\]")
@@ -83,10 +84,10 @@ def reader(sink: Sink) -> Feed:
                 epoch,
                 step=step,
                 fraction=(step + 1) / steps,
-                loss=float(loss[2]) if loss else None,
+                loss=decimal(loss[2]) if loss else None,
                 mean=True,
-                lr=float(lr[1]) if lr else None,
-                step_s=float(time[2]) if time else None,
+                lr=decimal(lr[1]) if lr else None,
+                step_s=decimal(time[2]) if time else None,
                 rate_mean=True,
             )
             return
@@ -96,7 +97,7 @@ def reader(sink: Sink) -> Feed:
             return
         found = TOTAL.search(text)
         if found:
-            sink.eval(tested, top1=float(found[1]), top5=float(found[2]))
+            sink.eval(tested, top1=decimal(found[1]), top5=decimal(found[2]))
 
     return feed
 

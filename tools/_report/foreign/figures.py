@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from .run import EvalPoint, ForeignRun, Scope
 
+_SLACK = 1e-3  # epochs; some forms keep few digits
+
 
 class Figure(NamedTuple):
     """A number and the lines it comes from."""
@@ -94,6 +96,24 @@ def figures(run: ForeignRun, series: str | None = None) -> Figures:
         mean_step_s=statistics.fmean(steps) if steps else None,
         span_s=_span(run),
     )
+
+
+def off_the_end(run: ForeignRun, found: Figures) -> str:
+    """What to know of evaluations that are not of the end of the training in the log, or ""."""
+    done = [e.epoch for e in (found.best, found.final) if e is not None and e.epoch is not None]
+    if not run.epochs or not done:
+        return ""
+    last = run.epochs[-1]
+    number = last.label + 1 - run.base
+    if max(done) > number + _SLACK:
+        return f"evaluation of epoch {max(done):g} but training to {number}"
+    final = found.final
+    if final is None or final.epoch is None:
+        return ""
+    within = final.label is None and last.epoch > number - 1  # stated in parts of an epoch
+    if final.epoch < (last.epoch if within else number) - _SLACK:
+        return f"last evaluation: epoch {final.epoch:g} of {number}"
+    return ""
 
 
 def _rate(run: ForeignRun) -> Rate | None:

@@ -24,13 +24,14 @@ _WORDS = (
 class Format:
     """One format. `gives` and `lacks` are the table of what it knows and cannot tell.
 
-    `signature` matches a line that only this format prints. `reader` takes a sink and returns what
-    is called with every line, and whose `close`, if it has one, is called after the last. A binary
-    format has `read` instead, called with the path, and `magic`, called with the first 4096 bytes.
-    `base`: the number of the first epoch, None if both are in use. `one_writer`: only one rank
-    prints. `own_clock`: the reader gives
-    the times; stamps of other lines do not count. `decisive`: a few lines of it decide, however
-    many another logger writes into the same file. `reexported`: made from a run of ours.
+    `signature` matches a line that only this format prints, `scores` one of an evaluation without
+    training, which counts where a file has no signature at all. `reader` takes a sink and returns
+    what is called with every line, and whose `close`, if it has one, is called after the last. A
+    binary format has `read` instead, called with the path, and `magic`, called with the first 4096
+    bytes. `base`: the number of the first epoch, None if both are in use. `one_writer`: only one
+    rank prints. `own_clock`: the reader gives the times; stamps of other lines do not count.
+    `decisive`: a few lines of it decide, however many another logger writes into the same file.
+    `reexported`: made from a run of ours.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Format:
     gives: tuple[str, ...]
     lacks: dict[str, str]
     signature: re.Pattern[str] | None = None
+    scores: re.Pattern[str] | None = None
     reader: Callable[[Sink], Feed] | None = None
     base: int | None = None
     one_writer: bool = False
@@ -78,13 +80,15 @@ def formats() -> list[Format]:
     return found
 
 
-def _may_match(text: str) -> bool:
-    return any(word in text for word in _WORDS)
+def may_match(text: str) -> bool:
+    """The quick answer for most lines of other files: no."""
+    low = text.lower()
+    return any(word in low for word in _WORDS)
 
 
 def recognise(lines: list[str], known: list[Format]) -> Format | None:
     """A decisive format, else that with most signatures in these lines; if equal, the first."""
-    lines = [text for text in lines if _may_match(text.lower())]
+    lines = [text for text in lines if may_match(text)]
     counts = [
         sum(1 for text in lines if one.signature is not None and one.signature.search(text))
         for one in known
@@ -94,3 +98,11 @@ def recognise(lines: list[str], known: list[Format]) -> Format | None:
             return one
     best = max(counts, default=0)
     return known[counts.index(best)] if best else None
+
+
+def recognise_scores(lines: list[str], known: list[Format]) -> Format | None:
+    """The first format whose `scores` are in these lines."""
+    for one in known:
+        if one.scores is not None and any(one.scores.search(text) for text in lines):
+            return one
+    return None

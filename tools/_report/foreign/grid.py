@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .. import units
 from ..cells import NONE, Cell, Column, Grid, GridRow, Span, cell, clean
-from .figures import figures
+from .figures import Figures, figures, off_the_end
 from .logs import ForeignLog
 from .rows import after, scope_text
 from .run import EvalPoint
@@ -41,7 +41,7 @@ def foreign_grid(logs: Sequence[ForeignLog]) -> Grid:
             cell(log.format.title),
             (Span(str(f.epochs_trained)), Span(labels, muted=True)),
             cell(f.evals),
-            _point(log, f.final, f.final.top1 if f.final else None),
+            (*_point(log, f.final, f.final.top1 if f.final else None), *_off(log, f)),
             _point(log, f.final, f.final.top5 if f.final else None),
             (*_point(log, f.best, f.best.top1 if f.best else None), Span(best_at, muted=True)),
             cell(f"{loss.value:.4f}", (log.at(*loss.lines),)) if loss else cell("n/a"),
@@ -58,6 +58,11 @@ def foreign_grid(logs: Sequence[ForeignLog]) -> Grid:
             said.append(f"{log.empty_starts} more starts in this file came to no record")
         grid.reasons += [(log.name, None, clean(text)) for text in said]
     return grid
+
+
+def _off(log: ForeignLog, found: Figures) -> Cell:
+    said = off_the_end(log.run, found)
+    return (Span(said, muted=True),) if said else ()
 
 
 def _point(log: ForeignLog, point: EvalPoint | None, value: float | None) -> Cell:

@@ -19,14 +19,15 @@ from .formats import Feed, Format
 from .lines import Line
 from .names import Meaning, meaning
 from .record import Sink
-from .torch_imagenet import NUMBER
+from .starts import BadRecord
+from .values import NUMBER, decimal
 
 _EPOCH = re.compile(r"Epoch (\d{1,7})/(\d{1,7})(?!\d|:|\.)")
 _BAR = re.compile(r"(?<!\d)(\d{1,9})/(\d{1,9})\s*(?:\[[=>.]*\]?|━+)?[\s-]")
 _STATE = re.compile(r"(?<!\d)(?=\d{1,9}/\d{1,9}\s+(?:\[[=>.]|━))")
 _METRIC = re.compile(rf"(?<![\w-])([A-Za-z][\w-]*): {NUMBER}")
-_STEP_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(us|ms|s)/step")
-_ENDED = re.compile(r"-\s+\d+s\b|\s\d+s\s\d+(?:us|ms|s)/step")
+_STEP_TIME = re.compile(rf"(?<![\d.,]){NUMBER}(us|ms|s)/step")
+_ENDED = re.compile(r"-\s+\d+s\b|\s\d+s\s[\d.,]+(?:us|ms|s)/step")
 _UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -60,7 +61,7 @@ class _Bar:
         for name, number in named:
             found = meaning(name)
             if found:
-                (val if found.split == "val" else own).setdefault(found.kind, float(number))
+                (val if found.split == "val" else own).setdefault(found.kind, decimal(number))
         bar = _BAR.search(text)
         if bar is None and not re.match(r"\s*-?\s*\d+s\b", text):
             return
@@ -90,7 +91,7 @@ class _Bar:
             loss=self.loss,
             mean=True,
             lr=own.get("lr"),
-            step_s=float(time[1]) * _UNIT[time[2]] if time and not self.samples else None,
+            step_s=decimal(time[1]) * _UNIT[time[2]] if time and not self.samples else None,
             rate_mean=True,
             whole=ended,
         )
@@ -119,13 +120,15 @@ def csv_reader(sink: Sink) -> Feed:
             columns = [(name, meaning(name)) for name in text.split(separator)]
             return
         cells = next(csv.reader([text], delimiter=separator), [])
-        if not columns or len(cells) != len(columns) or not cells[0].strip().isdigit():
+        if not columns or not cells[0].strip().isdigit():
             return
+        if len(cells) != len(columns):
+            raise BadRecord(f"{len(cells)} cells, {len(columns)} columns")
         own: dict[str, float] = {}
         val: dict[str, float] = {}
         for (_, found), cell in zip(columns, cells, strict=True):
             if found and cell.strip() not in ("", "NA"):
-                (val if found.split == "val" else own).setdefault(found.kind, float(cell))
+                (val if found.split == "val" else own).setdefault(found.kind, decimal(cell))
         label = int(cells[0])
         sink.train(label, whole=True, loss=own.get("loss"), lr=own.get("lr"))
         top1, top5, loss = (val.get(k) for k in ("top1", "top5", "loss"))

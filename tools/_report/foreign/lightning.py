@@ -18,13 +18,14 @@ from .formats import Feed, Format
 from .lines import Line
 from .names import Meaning, meaning
 from .record import Sink
-from .torch_imagenet import NUMBER
+from .starts import BadRecord
+from .values import NUMBER, decimal
 
 _BAR = re.compile(
     r"Epoch (\d{1,7}):\s+\d+%\|[^|]{0,300}\|\s*(\d{1,9})/(\d{1,9})\s+\[([^\[\]]{0,1000}?)"
     r"(?=\]|Epoch \d|$)"
 )
-_PACE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s?(it/s|s/it)")
+_PACE = re.compile(rf"(?<![\d.,]){NUMBER}\s?(it/s|s/it)")
 _NAMED = re.compile(rf"(?<![\w/.-])([A-Za-z][\w/.-]*)={NUMBER}")
 
 
@@ -46,8 +47,10 @@ def csv_reader(sink: Sink) -> Feed:
         if "epoch" in cells and "step" in cells:
             columns = [(name, meaning(name)) for name in cells]
             return
-        if not columns or len(cells) != len(columns):
+        if not columns:
             return
+        if len(cells) != len(columns):
+            raise BadRecord(f"{len(cells)} cells, {len(columns)} columns")
         row = {name: cell for (name, _), cell in zip(columns, cells, strict=True) if cell.strip()}
         if "epoch" not in row:
             return
@@ -59,12 +62,14 @@ def csv_reader(sink: Sink) -> Feed:
             if found is None or name not in row:
                 continue
             if found.kind == "lr":
-                lr = float(row[name])
+                lr = decimal(row[name])
             elif found.split in ("val", "test") and found.when != "step":
-                values.setdefault((found.split, found.kind), float(row[name]))
+                values.setdefault((found.split, found.kind), decimal(row[name]))
             elif found.kind == "loss":
                 whole, trained = found.when == "epoch", max(trained, label)
-                sink.train(label, step=None if whole else step, whole=whole, loss=float(row[name]))
+                sink.train(
+                    label, step=None if whole else step, whole=whole, loss=decimal(row[name])
+                )
         if lr is not None:
             sink.train(label, step=step, lr=lr)
         after = 0 <= trained < label  # validate() once training is over
@@ -97,15 +102,15 @@ class _Bar:
         for name, number in _NAMED.findall(text):
             found = meaning(name)
             if found and found.split in ("val", "test") and found.when != "step":
-                values[found.split, found.kind] = float(number)
+                values[found.split, found.kind] = decimal(number)
             elif found and found.kind == "loss" and found.when != "epoch":
-                loss = float(number)  # `train_loss_epoch` is the last epoch's until the end
+                loss = decimal(number)  # `train_loss_epoch` is the last epoch's until the end
         again, self.step = step == self.step, step
         self.values, self.complete = values, step == steps
         if again:
             return
         pace = _PACE.search(text)
-        speed = float(pace[1]) if pace else 0.0
+        speed = decimal(pace[1]) if pace else 0.0
         if pace and pace[2] == "it/s" and speed:
             speed = 1 / speed
         self.sink.train(

@@ -6,12 +6,13 @@ import errno
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LONGEST = 1 << 20  # bytes; a longer line is cut, and still one line
+UNPACKED, RATIO = 1 << 26, 200  # bytes; beyond so many and so many times the packed size: no log
 _BLOCK = 1 << 16
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROL = bytes([*range(9), *range(11, 32), 127])  # all but tab
@@ -24,6 +25,40 @@ _RANK = re.compile(
 _CONTAINER = re.compile(
     r"\S+T\S+Z?\s+std(?:out|err)\s+[FP]\s|[\w.-]+\s+\|\s(?=\S)|\(\w+ pid=\d+[^)]*\)\s"
 )
+
+
+class Unpacked(gzip.GzipFile):
+    """A gzip file that ends where it is cut, damaged or swells; then `fault` says so."""
+
+    fault = ""
+    _given = 0
+
+    def read1(self, size: int = -1) -> bytes:
+        """As of any file; b"" also after a fault."""
+        return self._guarded(super().read1, size)  # gives what a torn gzip still holds
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As `read1`."""
+        return self._guarded(super().read, size)
+
+    def _guarded(self, read: Callable[[Any], bytes], size: int | None) -> bytes:
+        if self.fault:
+            return b""
+        try:
+            block = read(size)
+        except EOFError:
+            self.fault = "the gzip data ends too early: read up to here"
+            return b""
+        except (OSError, zlib.error) as error:
+            self.fault = f"the gzip data is damaged ({error}): read up to here"
+            return b""
+        self._given += len(block)
+        if self._given <= UNPACKED:
+            return block
+        packed: int = self.fileobj.tell()  # type: ignore[union-attr]
+        if self._given > RATIO * packed:
+            self.fault = f"unpacks to more than {RATIO} times its size: read up to here"
+        return block
 
 
 class Line(NamedTuple):
@@ -41,18 +76,18 @@ def open_log(path: Path) -> BufferedIOBase:
     file = path.open("rb")
     if file.peek(2)[:2] == b"\x1f\x8b":
         file.close()
-        return gzip.open(path, "rb")
+        return Unpacked(path, "rb")
     return file
 
 
 def raw_lines(file: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, bytes without the newline) in bounded memory. A broken gzip just ends."""
+    """(number from 1, bytes without the newline) in bounded memory. See `Unpacked.fault`."""
     number = 1
     rest = b""
     while True:
         try:
-            block = file.read1(_BLOCK)  # gives what a torn gzip still holds
-        except (EOFError, OSError, zlib.error):
+            block = file.read1(_BLOCK)
+        except OSError:
             block = b""
         if not block:
             break

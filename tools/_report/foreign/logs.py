@@ -52,7 +52,7 @@ def read_foreign(path: Path, shown: str) -> ForeignRead:
         return ForeignRead([], [(shown, 0, error.strerror or "cannot be read")])
     if found is None:
         return ForeignRead([], [])
-    rejected = [(shown, line, reason) for line, reason in found.rejected]
+    rejected = [(shown, line, reason) for line, reason in found.remarks + found.rejected]
     hidden = found.rejected_count - len(found.rejected)
     if hidden > 0:
         rejected.append((shown, 0, f"{hidden} more lines rejected"))

@@ -22,7 +22,7 @@ import re
 from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
-from .torch_imagenet import NUMBER
+from .values import NUMBER, decimal, images_per_s
 
 _I = re.IGNORECASE
 _LOSS = re.compile(rf"\bepoch:?\s*(\d+),?\s+step:?\s*(\d+),?\s*loss(?: is|:)?\s*{NUMBER}", _I)
@@ -85,7 +85,7 @@ class _Reader:
             return
         found = _LOSS.search(text)
         if found:
-            self._loss(int(found[1]), int(found[2]), float(found[3]))
+            self._loss(int(found[1]), int(found[2]), decimal(found[3]))
             return
         if _SCORES.search(text):
             self._scores(text)
@@ -110,16 +110,16 @@ class _Reader:
         done = step - (self.batch if label == self.label and step > self.batch else 0)
         seconds = _seconds(per_step) if per_step else None
         if since and (done > 1 or steps == 1):  # before the first step it may have evaluated
-            seconds = float(since[1]) / done
+            seconds = decimal(since[1]) / done
         self.label, self.batch = label, step
         self.sink.train(
             label,
             step=step,
             fraction=step / steps,
-            loss=float(loss[2] or loss[1]) if loss else None,
+            loss=decimal(loss[2] or loss[1]) if loss else None,
             mean=bool(loss and loss[2]),
-            lr=float(lr[1]) if lr else None,
-            rate=float(fps[1]) if fps else None,
+            lr=decimal(lr[1]) if lr else None,
+            rate=images_per_s(fps[1]) if fps else None,
             step_s=seconds,
         )
         if found[2]:
@@ -137,9 +137,9 @@ class _Reader:
         self.sink.train(
             self.label,
             whole=True,
-            loss=float(loss[1]) if loss else None,
-            lr=float(lr[1]) if lr else None,
-            rate=float(fps[1]) if fps else None,
+            loss=decimal(loss[1]) if loss else None,
+            lr=decimal(lr[1]) if lr else None,
+            rate=images_per_s(fps[1]) if fps else None,
             step_s=_seconds(step) if step else None,
         )
 
@@ -149,7 +149,7 @@ class _Reader:
             key = "loss" if name.lower() == "loss" else "top5" if "5" in name else "top1"
             early = name == "accuracy" and "Validation accuracy:" in text
             scale = 1 if sign or key == "loss" or early else 100
-            values.setdefault(key, float(number) * scale)
+            values.setdefault(key, decimal(number) * scale)
         label, done = _LABEL.search(text), _EPOCHS_DONE.search(text)
         self.sink.eval(
             int(label[1]) if label else None,
@@ -166,16 +166,16 @@ class _Reader:
             return False
         row = dict(zip(self.columns, cells, strict=True))
         label = int(row["Epoch"])
-        self.sink.train(label, fraction=1.0, loss=float(row["TrainLoss"]))
+        self.sink.train(label, fraction=1.0, loss=decimal(row["TrainLoss"]))
         values: dict[str, float] = {}
         for name, cell in row.items():
             key = {"top_1_accuracy": "top1", "accuracy": "top1", "top_5_accuracy": "top5"}.get(
                 name.lower()
             )
-            if name == "ValAcc" and float(cell) >= 0:  # -1: not evaluated
-                values["top1"] = float(cell)
+            if name == "ValAcc" and decimal(cell) >= 0:  # -1: not evaluated
+                values["top1"] = decimal(cell)
             elif key:
-                value = float(cell.rstrip("%"))
+                value = decimal(cell.rstrip("%"))
                 values[key] = value if cell.endswith("%") else 100 * value
         self.sink.eval(label, top1=values.get("top1"), top5=values.get("top5"))
         return True
@@ -184,12 +184,12 @@ class _Reader:
         found = _FACT.search(text)
         key = _FACTS.get(found[1]) if found else None
         if found and key:
-            self.sink.fact(key, int(found[2]) if key in _WHOLE else found[2])
+            self.sink.fact(key, int(found[2].replace(",", "")) if key in _WHOLE else found[2])
 
 
 def _seconds(found: re.Match[str]) -> float:
     """Without a unit these monitors mean milliseconds."""
-    return float(found[1]) / (1 if (found[2] or "ms").lower() == "s" else 1000)
+    return decimal(found[1]) / (1 if (found[2] or "ms").lower() == "s" else 1000)
 
 
 def reader(sink: Sink) -> Feed:

@@ -159,8 +159,6 @@ class _Reader:
 
     def eval_accuracy(self, value: Any, meta: dict[str, Any]) -> None:
         top1 = percent(number(value))
-        if top1 is None:
-            return
         done = number(meta.get("epoch_num", meta.get("epoch")))
         label = whole(done)
         model = self.sink.stated("model")

@@ -19,7 +19,7 @@ from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
 from .run import Scope
-from .torch_imagenet import NUMBER
+from .values import NUMBER, decimal, images_per_s
 
 _EPOCH = re.compile(r"(?:\bEpoch\[(\d+)\]|\[Epoch (\d+)\])")
 _BATCH = re.compile(r"\s*(Rank ?\[\d+\])?\s*Batch ?\[(?:\d+-)?(\d+)\]\s")
@@ -45,7 +45,7 @@ def _metrics(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, number in _NAMED.findall(text):
         name = re.sub(r"^(?:train|validation)-", "", name.lower())
-        value = float(number)
+        value = decimal(number)
         if name in ("accuracy", "acc"):
             found["top1"] = 100 * value
         elif name in ("err-top1", "top1-err"):
@@ -79,7 +79,7 @@ def reader(sink: Sink) -> Feed:
             fraction=min(1.0, at / batches) if batches else None,
             loss=said.get("loss"),
             lr=said.get("lr"),
-            rate=float(speed[1]) if speed else None,
+            rate=images_per_s(speed[1]) if speed else None,
             scope="per card" if rank else scope,
         )
 
@@ -88,8 +88,8 @@ def reader(sink: Sink) -> Feed:
         said, speed = _metrics(text), _SPEED.search(text)
         low = text.lower().lstrip(" \t:-")
         if cifar:
-            sink.train(label, whole=True, loss=float(cifar[3]))
-            sink.eval(label, top1=100 * float(cifar[2]))
+            sink.train(label, whole=True, loss=decimal(cifar[3]))
+            sink.eval(label, top1=100 * decimal(cifar[2]))
         elif low.startswith("validation"):
             sink.eval(label, top1=said.get("top1"), top5=said.get("top5"), loss=said.get("loss"))
         elif low.startswith("train") or speed:
@@ -98,7 +98,7 @@ def reader(sink: Sink) -> Feed:
                 whole=True,
                 loss=said.get("loss"),
                 lr=said.get("lr"),
-                rate=float(speed[1]) if speed else None,
+                rate=images_per_s(speed[1]) if speed else None,
                 scope=scope,
             )
 

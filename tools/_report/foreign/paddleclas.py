@@ -19,7 +19,7 @@ import re
 from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
-from .torch_imagenet import NUMBER
+from .values import NUMBER, decimal, images_per_s
 
 _TRAIN = re.compile(r"\[Train\]\s*\[Epoch (\d+)/(\d+)\]\s*\[(?:Iter: ?(\d+)/(\d+)|Avg)\]")
 _EVAL = re.compile(r"\[Eval\]\s*\[Epoch (\d+)\]\s*\[Avg\]")
@@ -98,7 +98,7 @@ def _fields(text: str) -> dict[str, float]:
     """The first value of each name."""
     found: dict[str, float] = {}
     for name, number in _FIELD.findall(text):
-        found.setdefault(name, float(number))
+        found.setdefault(name, (images_per_s if name == "ips" else decimal)(number))
     return found
 
 

@@ -26,6 +26,7 @@ class Sink(Runs):
         precision, optimizer, base_lr, seed, train_images, val_images, classes, resumed_from,
         label_smoothing. Another key is shown as it is. The first statement in a run counts.
         """
+        self.used += 1
         if isinstance(value, float) and not math.isfinite(value):
             raise BadRecord(f"{key} is not a finite number")
         if key in ("cards", "batch_per_card", "global_batch", "epochs") and (
@@ -69,6 +70,7 @@ class Sink(Runs):
         step_s: seconds a step (mean like the rate); wait_share: of the time, waited for data, 0 to
         1; whole: the line sums up the epoch. Loss may be NaN: that is a state, and is kept.
         """
+        self.used += 1
         label = self._checked_label(label)
         key = ("train", label, step, loss, rate, step_s, whole)
         if key in self._seen:
@@ -117,6 +119,7 @@ class Sink(Runs):
 
     def trained(self, label: int) -> None:
         """The log lists, out of its order, that epoch `label` was trained, and no more of it."""
+        self.used += 1
         label = self._checked_label(label)
         run = self._run
         if self._given_base is None and label == 0:
@@ -148,6 +151,7 @@ class Sink(Runs):
         its series is percent if any value in it is above 1, for no fraction is, else a fraction.
         Raises BadRecord outside 0 to 100 %.
         """
+        self.used += 1
         for name, value in (("top1", top1), ("top5", top5)):
             if value is not None and not 0 <= value <= 100 + 1e-6:
                 raise BadRecord(f"{name} is {value} %")

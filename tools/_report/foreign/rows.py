@@ -10,10 +10,11 @@ import math
 
 from ..measure import MARK_METRICS, Accuracy, Measure, Sample, State, Throughput
 from ..rows import AccuracyRow, MarkRow, ThroughputRow
-from .figures import Rate, at_mark, figures
+from .figures import Rate, at_mark, figures, off_the_end
 from .logs import ForeignLog
 from .run import EvalPoint, Scope
 
+_GOOD = ("", "success", "finished")  # of a run's status
 MARK_S = 3600.0  # the mark of published one-hour states
 
 
@@ -34,13 +35,17 @@ def _origin(log: ForeignLog) -> str:
 
 
 def _state(log: ForeignLog) -> list[str]:
-    """What a reader must know before comparing: cut short, resumed, diverged."""
+    """What a reader must know before comparing: cut short, aborted, resumed, diverged."""
     found = figures(log.run)
     planned = log.run.facts.get("epochs")
     flags = []
     last = max(found.epochs_trained, math.ceil(log.run.epochs[-1].epoch) if log.run.epochs else 0)
     if planned and isinstance(planned.value, int) and 0 < last < planned.value:
         flags.append(f"{last} of {planned.value} epochs")
+    if log.run.status.lower() not in _GOOD:
+        flags.append(log.run.status)
+    if not log.run.epochs:
+        flags.append("evaluation only")
     started = log.run.epochs[0].epoch > 1.001 if log.run.epochs else False
     if "resumed_from" in log.run.facts or started:
         flags.append("resumed")
@@ -60,7 +65,7 @@ def accuracy_rows(log: ForeignLog) -> list[AccuracyRow]:
     for series in log.run.evals:
         found = figures(log.run, series)
         last, best = found.final, found.best
-        if last is None or best is None or last.top1 is None:
+        if last is None or best is None:
             continue
         row = AccuracyRow(
             **_identity(log),  # type: ignore[arg-type]
@@ -74,6 +79,8 @@ def accuracy_rows(log: ForeignLog) -> list[AccuracyRow]:
                 last.images or 0,
             ),
         )
+        if off := off_the_end(log.run, found):
+            row.flags.append(off)
         row.notes.append(f"best top1 {best.top1:.3f} % {after(best)} ({log.at(best.line)})")
         rows.append(row)
     return rows

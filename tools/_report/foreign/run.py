@@ -89,6 +89,7 @@ class ForeignRun:
     own_units: set[str] = field(default_factory=set)  # series whose unit the values tell
     scope: Scope = "not stated"
     first_line: int = 0
+    base: int = 0  # the number of the format's first epoch
     status: str = ""
     stated_start_s: float | None = None
     stated_end_s: float | None = None

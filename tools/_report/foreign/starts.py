@@ -72,6 +72,7 @@ class Runs:
         self._step: float | None = None
         self._steps_seen = 0
         self.line = 0
+        self.used = 0  # calls that a line led to
 
     def start(self, new: bool = False, mark: str = "", stamped: bool = False) -> None:
         """A process of the run starts here: its first, a resumed one, or that of a new run.
@@ -80,6 +81,7 @@ class Runs:
         mark: a start prints it once, so again it is another start. stamped: the last time stamp,
         although on an earlier line, is of this start.
         """
+        self.used += 1
         if new:
             run = self._run
             if run.epochs or any(run.evals.values()) or run.stated_start_s is not None:
@@ -130,6 +132,7 @@ class Runs:
 
     def begin(self) -> None:
         """The run's own statement that its time starts at the current line."""
+        self.used += 1
         if self._undecided():
             self._pending_begin = self._clock.seconds
         elif self._run.stated_start_s is None:
@@ -137,15 +140,18 @@ class Runs:
 
     def end(self, status: str = "") -> None:
         """The log's own statement that the run ends here, and how."""
+        self.used += 1
         self._run.status = status.strip()[:100] or self._run.status
         self._run.stated_end_s = self._clock.seconds
 
     def remark(self, text: str) -> None:
         """Something that a reader of the tables must know; the line is added."""
+        self.used += 1
         self._run.remarks.setdefault(text, self.line)
 
     def reject(self, reason: str) -> None:
         """The current line is of the format and cannot be used."""
+        self.used += 1
         self.rejected_count += 1
         if len(self.rejected) < MAX_REJECTED:
             self.rejected.append((self.line, reason))
@@ -293,6 +299,7 @@ def _to_percent(run: ForeignRun) -> None:
 
 
 def _renumber(run: ForeignRun, base: int) -> None:
+    run.base = base
     run.epochs[:] = [p._replace(epoch=p.epoch - base) for p in run.epochs]
     for points in run.evals.values():
         points[:] = [

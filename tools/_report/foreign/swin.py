@@ -16,7 +16,7 @@ from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
 from .torchvision_refs import WHOSE, Evaluation
-from .values import NUMBER, number
+from .values import NUMBER, decimal, number
 
 _TRAIN = re.compile(r"\bTrain: \[(\d+)/(\d+)\]\[(\d+)/(\d+)\]")
 _METER = rf"\s+{NUMBER}\s*\(\s*{NUMBER}\s*\)"
@@ -43,10 +43,10 @@ def reader(sink: Sink) -> Feed:
             epoch,
             step=step,
             fraction=(step + 1) / steps if steps else None,
-            loss=float(loss[2]) if loss else None,
+            loss=decimal(loss[2]) if loss else None,
             mean=True,
-            lr=float(lr[1]) if lr else None,
-            step_s=float(time[2]) if time else None,
+            lr=decimal(lr[1]) if lr else None,
+            step_s=decimal(time[2]) if time else None,
             rate_mean=True,
         )
         if epochs:
@@ -92,6 +92,7 @@ FORMATS = [
         ),
         lacks={"throughput": "images/s are not in the log"},
         signature=re.compile(r"\bTrain: \[\d+/\d+\]\[\d+/\d+\]\s+eta "),
+        scores=re.compile(r"\bINFO\s+\*\s+Acc@1\b"),
         reader=reader,
         base=0,
     )

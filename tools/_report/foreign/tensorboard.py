@@ -53,6 +53,12 @@ def masked_crc(data: bytes) -> int:
 
 def records(file: BufferedIOBase, sink: Sink) -> Iterator[bytes]:
     """The events in order. A damaged one is rejected; after a damaged length nothing follows."""
+    yield from _records(file, sink)
+    if fault := getattr(file, "fault", ""):
+        sink.reject(fault)
+
+
+def _records(file: BufferedIOBase, sink: Sink) -> Iterator[bytes]:
     while True:
         try:
             head = file.read(12)
@@ -64,7 +70,7 @@ def records(file: BufferedIOBase, sink: Sink) -> Iterator[bytes]:
                 sink.reject("the length of this record is damaged: the file is read up to here")
                 return
             data, check = file.read(length), file.read(4)
-        except (EOFError, OSError):  # a broken gzip
+        except OSError:
             return
         if len(data) < length or len(check) < 4:
             return  # still being written, or cut

@@ -17,7 +17,7 @@ import re
 from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
-from .values import NUMBER, json_at, number, whole
+from .values import NUMBER, decimal, images_per_s, json_at, number, whole
 
 _TRAIN = re.compile(r"\bTrain:\s*(\d+)(?:/\d+)?\s*\[\s*(\d+)/(\d+)\s*(?:\(\s*\d+%\)\s*)?\]")
 _TEST = re.compile(r"\bTest(?:\s*\(([^()]{1,40})\))?:\s*\[\s*(\d+)/(\d+)\s*\]")
@@ -40,7 +40,7 @@ _LOADED = re.compile(r"\bLoaded checkpoint '([^']*)'")
 
 def _mean(pattern: re.Pattern[str], text: str) -> float | None:
     found = pattern.search(text)
-    return float(found[2]) if found else None
+    return decimal(found[2]) if found else None
 
 
 class _Stdout:
@@ -86,15 +86,15 @@ class _Stdout:
 
     def train(self, text: str, epoch: int, step: int, steps: int) -> None:
         time, lr, wait = _TIME.search(text), _LR.search(text), _mean(_DATA, text)
-        seconds = float(time[3]) if time else None
+        seconds = decimal(time[3]) if time else None
         self.sink.train(
             epoch,
             step=step,
             fraction=(step + 1) / steps if steps else None,
             loss=_mean(_LOSS, text),
             mean=True,
-            lr=float(lr[1]) if lr else None,
-            rate=float(time[4]) if time else None,
+            lr=decimal(lr[1]) if lr else None,
+            rate=images_per_s(time[4]) if time else None,
             rate_mean=True,
             scope="all cards",
             wait_share=wait / seconds if wait is not None and seconds else None,
@@ -119,7 +119,7 @@ class _Stdout:
             sink.fact("resumed_from", found[1])
 
 
-_HEADER = re.compile(r"^epoch,(?=.*\beval_)[\w@,. -]+$")
+_HEADER = re.compile(r"^epoch[,;](?=.*\beval_)[\w@,;. -]+$")
 _SCORE = re.compile(r"^(.*?)eval_(loss|(?:top|prec|acc)_?@?([15]))(.*)$")
 _SINCE_1970 = 1e9  # a value of the time column that is no duration
 
@@ -128,23 +128,25 @@ class _Summary:
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.columns: list[str] = []
+        self.separator = ","
         self.last: tuple[int | None, str] = None, ""
 
     def line(self, line: Line) -> None:
         if _HEADER.match(line.text):
             if self.columns:
                 self.sink.start()
-            self.columns = line.text.split(",")
+            self.separator = line.text[5]
+            self.columns = line.text.split(self.separator)
             return
         if not self.columns:
             return
-        cells = next(csv.reader([line.text]), [])
+        cells = next(csv.reader([line.text], delimiter=self.separator), [])
         row = dict(zip(self.columns, cells, strict=False))
         epoch = whole(row.get("epoch"))
         if epoch is None:
             self.sink.reject("no epoch in this row")
             return
-        if len(cells) < len(self.columns):
+        if len(cells) != len(self.columns):
             self.sink.reject(f"{len(cells)} cells, {len(self.columns)} columns")
             return
         if self.last[0] == epoch and self.last[1] != line.text:

@@ -13,7 +13,7 @@ import re
 from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
-from .values import NUMBER
+from .values import NUMBER, decimal
 
 _TRAIN = re.compile(r"Epoch:?\s*\[(\d+)\]\s*\[\s*(\d+)/(\d+)\]\s")
 _METER = rf"\s+[^\s(]+\s*\(\s*{NUMBER}\)"  # the mean so far is in parentheses
@@ -46,15 +46,15 @@ def reader(sink: Sink) -> Feed:
             else:
                 time, data, loss = (_mean(pattern, text) for pattern in (_TIME, _DATA, _LOSS))
             lr = _LR.search(text) if "LR" in text or "lr" in text else None
-            seconds = float(time) if time else None
-            waited = float(data) / seconds if data and seconds else None
+            seconds = decimal(time) if time else None
+            waited = decimal(data) / seconds if data and seconds else None
             sink.train(
                 epoch,
                 step=step,
                 fraction=(step + 1) / steps,
-                loss=float(loss) if loss else None,
+                loss=decimal(loss) if loss else None,
                 mean=True,
-                lr=float(lr[1]) if lr else None,
+                lr=decimal(lr[1]) if lr else None,
                 step_s=seconds,
                 rate_mean=True,
                 wait_share=waited,
@@ -62,7 +62,7 @@ def reader(sink: Sink) -> Feed:
             return
         found = TOTAL.search(text)
         if found:
-            sink.eval(None, top1=float(found[1]), top5=float(found[2]))
+            sink.eval(None, top1=decimal(found[1]), top5=decimal(found[2]))
             return
         found = _MODEL.search(text)
         if found:
@@ -87,6 +87,7 @@ FORMATS = [
             "learning rate": "not printed",
         },
         signature=re.compile(r"\bEpoch:?\s*\[\d+\]\s*\[\s*\d+/\d+\]\s+Time\s"),
+        scores=re.compile(rf"\bTest:\s*\[\s*\d+/\d+\]\s*Time\s|{TOTAL.pattern}"),
         reader=reader,
         base=0,
     )

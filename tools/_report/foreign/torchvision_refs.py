@@ -18,7 +18,7 @@ from .formats import Feed, Format
 from .lines import Line
 from .record import Sink
 from .run import Scope
-from .values import NUMBER, number, whole
+from .values import NUMBER, decimal, images_per_s, number, whole
 
 _TRAIN = re.compile(r"\bEpoch:?\s*\[(\d+)(?:/\d+)?\]:?\s*\[\s*(\d+)/(\d+)\]\s*eta:")
 _LOSS = re.compile(rf"(?<![\w-])loss:\s*{NUMBER}\s*\(\s*{NUMBER}\s*\)")
@@ -35,7 +35,7 @@ WHOSE = re.compile(r"\bAccuracy of the (?:\w+ )??(EMA )?(?:on|of) (?:the )?(\d+)
 _TIME_TOTAL = re.compile(
     r"(?:^\W*|[:|\])]\s*|\sINFO\s+)Training time (?:(\d+) days?, )?(\d+):(\d\d):(\d\d)"
 )
-_SETTING = re.compile(r"\b(\w+)=('[^']*'|[^,()\[\]{}]+)")
+_SETTING = re.compile(r"\b(\w+)=('[^']*'|[^,()\[\]{}]+(?:,\d+)?)")
 _TEXTS = {"model": "model", "arch": "model", "opt": "optimizer", "resume": "resumed_from"}
 _WHOLES = {
     "batch_size": "batch_per_card",
@@ -99,7 +99,7 @@ class _Reader:
         elif _AVERAGED.search(text):
             loss = _LOSS.search(text)
             if loss and self.epoch is not None and not self.evaluation.done:
-                sink.train(self.epoch, loss=float(loss[2]), whole=True)
+                sink.train(self.epoch, loss=decimal(loss[2]), whole=True)
         elif found := _TIME_TOTAL.search(text):
             self.training_time(*(int(group or 0) for group in found.groups()))
         elif "Namespace(" in text:
@@ -113,19 +113,19 @@ class _Reader:
         self.evaluation.trained()
         self.epoch, self.ended = epoch, False
         loss, lr, rate, time, data = (p.search(text) for p in (_LOSS, _LR, _RATE, _TIME, _DATA))
-        seconds = float(time[1]) if time else None
+        seconds = decimal(time[1]) if time else None
         scope: Scope = "per card" if rate else "not stated"
         self.sink.train(
             epoch,
             step=step,
             fraction=(step + 1) / steps if steps else None,
-            loss=float(loss[2]) if loss else None,
+            loss=decimal(loss[2]) if loss else None,
             mean=True,
-            lr=float(lr[1]) if lr else None,
-            rate=float(rate[1]) if rate else None,
+            lr=decimal(lr[1]) if lr else None,
+            rate=images_per_s(rate[1]) if rate else None,
             scope=scope,
             step_s=seconds,
-            wait_share=float(data[1]) / seconds if data and seconds else None,
+            wait_share=decimal(data[1]) / seconds if data and seconds else None,
         )
 
     def training_time(self, days: int, hours: int, minutes: int, seconds: int) -> None:
@@ -175,6 +175,7 @@ FORMATS = [
         ),
         lacks=_LACKS,
         signature=re.compile(r"\bEpoch:?\s*\[\d+(?:/\d+)?\]:?\s*\[\s*\d+/\d+\]\s*eta:.*\bimg/s:"),
+        scores=re.compile(r"\bTest:\s+(?:EMA\s+)?Acc@1\b"),
         reader=reader,
         base=0,
         one_writer=True,
@@ -191,6 +192,7 @@ FORMATS = [
         ),
         lacks={"throughput": "images/s are not in the log", **_LACKS},
         signature=re.compile(r"\bEpoch:?\s*\[\d+(?:/\d+)?\]:?\s*\[\s*\d+/\d+\]\s*eta:"),
+        scores=re.compile(r"\bTest:\s+\[\s*\d+/\d+\]\s*eta:"),
         reader=reader,
         base=0,
         one_writer=True,

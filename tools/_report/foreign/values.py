@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
+from .starts import BadRecord
+
 _DECODER = json.JSONDecoder()
-NUMBER = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf))"
+#: Takes the whole of `0,53` and of `1,281,167`: half of either is another number. See `decimal`.
+NUMBER = r"([-+]?(?:\d+(?:,\d+)*\.?\d*(?:[eE][-+]?\d+)?|nan|inf))"
+_GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?")
+
+
+def decimal(text: str) -> float:
+    """A number as NUMBER finds it: `0,53` and `52,876` as 0.53 and 52.876, `1,281,167` as it is.
+
+    Raises ValueError.
+    """
+    commas = text.count(",")
+    if not commas:
+        return float(text)
+    if _GROUPED.fullmatch(text) and (commas > 1 or "." in text):
+        return float(text.replace(",", ""))
+    if commas > 1 or "." in text:
+        raise BadRecord(f"{text[:40]} is no number: which comma is what?")
+    return float(text.replace(",", "."))
+
+
+def images_per_s(text: str) -> float:
+    """As `decimal`, of what may be above 1000: `2,560` is refused. Raises ValueError."""
+    if "," in text and "." not in text and text.count(",") == 1 and _GROUPED.fullmatch(text):
+        raise BadRecord(f"{text} may be {text.replace(',', '')} or {text.replace(',', '.')}")
+    return decimal(text)
 
 
 def json_at(text: str, start: int = 0) -> Any:
@@ -31,7 +58,7 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        return float(value)
+        return decimal(value) if isinstance(value, str) else float(value)
     except (ValueError, OverflowError):
         return None
 
