@@ -202,10 +202,11 @@ class _Writer:
         self.step += steps
         self.clock.go(seconds)
         ce = self.ce()
+        loss = ce + 0.4 * (self.plan.recipe.loss.label_smoothing > 0)
         progress = self.epoch / self.epochs
         self.emit(
             Train,
-            loss=ce + 0.4 * (self.plan.recipe.loss.label_smoothing > 0),
+            loss=loss,
             ce=ce,
             lr=self.plan.lr * (1 + math.cos(math.pi * min(1.0, progress))) / 2,
             steps=steps,
@@ -221,7 +222,7 @@ class _Writer:
             self.emit(
                 Mark,
                 target_s=target,
-                loss=ce,
+                loss=loss,
                 ce=ce,
                 top1=found.top1,
                 top5=found.top5,

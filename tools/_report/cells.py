@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from . import units
 from .measure import Measure
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
+from .text import clean
 from .verdict import Judgement, Verdict
 
 SYMBOL = {
@@ -84,12 +84,6 @@ class Grid:
         columns = tuple(self.columns[i] for i in kept)
         grid = Grid(self.key, self.title, columns, rows, self.reasons, self.empty, self.optional)
         return grid, " · ".join(said)
-
-
-def clean(text: object) -> str:
-    """One line of printable text: logs may hold control characters and newlines."""
-    words = " ".join(str(text).split())
-    return "".join(c for c in words if unicodedata.category(c)[0] != "C")
 
 
 def cell(text: object, sources: tuple[str, ...] = (), why: str = "") -> Cell:

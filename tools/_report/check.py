@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .build import Report
-from .cells import clean
 from .differences import ABSENT, Difference, differences
 from .output import files
+from .text import clean
 
 SHOWN = 20  # of each file
 

@@ -16,11 +16,12 @@ from rich.text import Text
 from proofrun.errors import UsageError
 
 from . import measure, standing, units
-from .cells import NONE, clean
+from .cells import NONE
 from .differences import differences, shown
 from .measure import Group, Sample
 from .output import stdout
 from .read import Run, read_logs
+from .text import clean
 
 PART = 0.01  # relative difference of two losses from which curves have parted
 EPOCHS_SHOWN = 12

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .cells import clean
+from .text import clean
 
 
 class _Absent:

@@ -30,11 +30,12 @@ from proofrun.events import (
     why_not,
 )
 
-from .foreign.lines import LONGEST, open_log, raw_lines
+from .foreign.lines import LONGEST, Unpacked, open_log, raw_lines
 
 MAX_REJECTED = 1000
 MOST = 1 << 31  # cards, nodes, images in a batch
 ROUNDED = 0.005  # percent: what a stated accuracy may differ from its counts
+LOSS_ROUNDED = 1e-3
 _BEGIN = re.compile(rb'\{"schema"')
 Column = npt.NDArray[np.float64]
 
@@ -119,7 +120,7 @@ class EventLog:
     """One process history of a run: the events that count, and how many lines did not.
 
     `events` holds all kinds but train, in order (with `whole`, these too, and no windows); `last`
-    is the last event of any kind.
+    is the last event of any kind. `missing` says where the first number in a row was left out.
     """
 
     whole: bool = False
@@ -129,7 +130,9 @@ class EventLog:
     last: AnyEvent | None = None
     epochs_done: float = 0.0
     mark_s: float = 0.0
+    missing: str = ""
     _seq: int = -1
+    _trained: Train | None = None  # the last in the file, also one that was trained again
 
     def add(self, event: AnyEvent, line: int) -> str:
         """Take an event, or say why not."""
@@ -137,7 +140,16 @@ class EventLog:
             return f"event {event.seq} again (the last was {self._seq})"
         if reason := impossible(event) or self._uncounted(event):
             return reason
+        if event.seq != self._seq + 1 and not self.missing:
+            what = (
+                f"event {self._seq + 1}"
+                if event.seq == self._seq + 2
+                else (f"events {self._seq + 1} to {event.seq - 1}")
+            )
+            self.missing = f"{what} before line {line}"
         self._seq = event.seq
+        if isinstance(event, Train):
+            self._trained = event
         if isinstance(event, Resume):
             self._supersede(event)
         if isinstance(event, Train) and not self.whole:
@@ -160,6 +172,11 @@ class EventLog:
             return "mark: the evaluation that it states is not in the log"
         if at != (scored.step, scored.protocol, scored.count):
             return "mark: the evaluation before it is another one (step, protocol or count)"
+        last = self._trained
+        if last is not None and abs(event.loss - last.loss) > LOSS_ROUNDED:  # never of NaN
+            return (
+                f"mark: a loss of {event.loss:g} is stated, the window before it has {last.loss:g}"
+            )
         return "mark: " + why if (why := _other_counts(event, scored)) else ""
 
     def _supersede(self, resume: Resume) -> None:
@@ -185,6 +202,7 @@ class EventFile:
     logs: list[EventLog] = field(default_factory=list)
     rejected: list[tuple[int, str]] = field(default_factory=list)
     rejected_count: int = 0
+    damaged: str = ""
 
 
 def impossible(event: AnyEvent) -> str:
@@ -193,6 +211,8 @@ def impossible(event: AnyEvent) -> str:
         sizes = (event.world_size, event.nodes, event.per_card_batch, event.global_batch)
         if not all(0 < size < MOST for size in sizes):
             return "run_start: cards, nodes or batch are not possible"
+    if isinstance(event, Train) and not (event.window_s > 0 and event.steps > 0):
+        return f"train: {event.steps} steps in {event.window_s:g} s are not possible"
     if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
         wrong = f"{event.correct1} and {event.correct5} correct of {event.count}"
         return f"eval: {wrong} is not possible"
@@ -228,6 +248,7 @@ def read_event_file(path: Path, whole: bool = False) -> EventFile:
                     found.rejected_count += 1
                     if len(found.rejected) < MAX_REJECTED:
                         found.rejected.append((line, reason))
+        found.damaged = file.fault if isinstance(file, Unpacked) else ""
     for log in found.logs:
         log.finish()
     return found

@@ -51,6 +51,8 @@ class Run:
     file: str
     status: Status
     message: str
+    changed: tuple[str, ...] = ()  # what recipe.yaml states otherwise than the log, a field each
+    damaged: str = ""  # why the event log could not be read to its end
 
     @property
     def windows(self) -> Windows:
@@ -198,6 +200,8 @@ def _read_run(folder: Path, shown: str) -> tuple[list[Run], list[Rejected]]:
     except OSError as error:
         rejected.append(Rejected(file, 0, error.strerror or "cannot be read"))
     rejected += [Rejected(file, line, reason) for line, reason in read.rejected]
+    if read.damaged:
+        rejected.append(Rejected(file, 0, read.damaged))
     hidden = read.rejected_count - len(read.rejected)
     if hidden:
         rejected.append(Rejected(file, 0, f"{hidden} more lines rejected"))
@@ -206,8 +210,10 @@ def _read_run(folder: Path, shown: str) -> tuple[list[Run], list[Rejected]]:
         try:
             plan = plan_of(folder if len(read.logs) == 1 else None, log.events)
             logged = _logged_plan(log.events)
-            if logged is not None and (logged.run, logged.recipe) != (plan.run, plan.recipe):
-                reason = "not what the log says was run: changed, or of another run; the log counts"
+            changed = _differing(plan, logged) if logged else ()
+            if logged and changed:
+                reason = f"not what the log says was run ({', '.join(changed)}): changed, or of "
+                reason += "another run; the log counts, and no claim is judged"
                 rejected.append(Rejected(f"{shown}/recipe.yaml", 0, reason))
                 plan = logged
             name = RunName.parse(plan.run)
@@ -218,8 +224,14 @@ def _read_run(folder: Path, shown: str) -> tuple[list[Run], list[Rejected]]:
         number = Path(shown).name if len(read.logs) == 1 else f"{Path(shown).name} ({part})"
         faults = [e.message for e, _ in log.events if isinstance(e, Fault)]
         status, message = status_of(folder, log.last, faults)
-        runs.append(Run(shown, number, name, plan, log, file, status, message))
+        doubts = (changed, read.damaged)
+        runs.append(Run(shown, number, name, plan, log, file, status, message, *doubts))
     return runs, rejected
+
+
+def _differing(one: Plan, other: Plan) -> tuple[str, ...]:
+    """The fields in which two plans differ."""
+    return tuple(name for name in Plan.model_fields if getattr(one, name) != getattr(other, name))
 
 
 def plan_of(folder: Path | None, events: Sequence[Located]) -> Plan:

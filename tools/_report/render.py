@@ -19,8 +19,9 @@ from rich.text import Text
 from proofrun.csv_text import csv_text
 from proofrun.errors import WriteError
 
-from .cells import Cell, Grid, GridRow, clean
+from .cells import Cell, Grid, GridRow
 from .read import Rejected
+from .text import clean
 from .verdict import Verdict
 from .words import Say
 

@@ -6,8 +6,9 @@ import re
 from html import escape
 from itertools import takewhile
 
-from .cells import Cell, Column, Grid, Span, clean
+from .cells import Cell, Column, Grid, Span
 from .evidence import Evidence
+from .text import clean
 from .verdict import Verdict
 from .words import Say
 

@@ -5,15 +5,24 @@ Such a run keeps its row and its numbers, flagged; claims that it cannot answer 
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from proofrun.events import RunStart
+import numpy as np
 
+from proofrun.events import RunStart
+from proofrun.recipe import Recipe
+
+from .checkout import own_recipes
+from .differences import differences
 from .read import Logs, Run
 
 WORLD, CHANGED, OTHER = "world changed", "data changed", "other data"
+MISSING, PLAN, LOSS = "lines missing", "recipe.yaml changed", "loss is not finite"
+RECIPE, CLAIMS = "other recipe than here", "other claims than here"
 SHOWN = 12  # digits of a fingerprint
 
 
@@ -42,6 +51,49 @@ def _data(start: RunStart) -> Data:
     return Data(fingerprint, identity, bool(facts.get("changed")))
 
 
+#: What of a recipe decides what is trained.
+_TRAINING = {"model", "optimizer", "schedule", "batch", "loss", "precision"}
+_DATA = {"name", "classes", "train_images", "val_images", "train", "normalize"}
+#: What of a claim decides no verdict, or (the prior) only how sure it is.
+_NOTES = {"label", "source", "note", "tolerance_source", "prior_spread"}
+
+
+@functools.lru_cache(maxsize=512)
+def other_recipe(run: Run) -> str:
+    """Where a run without overrides was not trained as recipes/ here say, or "".
+
+    A network that this checkout does not have is compared with nothing.
+    """
+    here = own_recipe(run)
+    if here is None or run.plan.overrides:
+        return ""
+    one, two = (
+        recipe.model_dump(mode="json", include=_TRAINING)
+        | recipe.data.model_dump(mode="json", include=_DATA)
+        for recipe in (here, run.plan.recipe)
+    )
+    return "; ".join(map(str, itertools.islice(differences(one, two), 3)))
+
+
+@functools.lru_cache(maxsize=512)
+def other_claims(run: Run) -> str:
+    """Where the claims that a run carries have another value than those of recipes/ here, or ""."""
+    here = own_recipe(run)
+    if here is None:
+        return ""
+    one, two = (
+        [claim.model_dump(mode="json", exclude=_NOTES) for claim in recipe.claims]
+        for recipe in (here, run.plan.recipe)
+    )
+    return "; ".join(map(str, itertools.islice(differences(one, two, "claims"), 3)))
+
+
+def own_recipe(run: Run) -> Recipe | None:
+    """This checkout's recipe for the run's network and data."""
+    recipe = run.plan.recipe
+    return own_recipes()[0].get((recipe.name, recipe.data.name))
+
+
 def worlds(run: Run) -> list[tuple[int, int]]:
     """(cards of all nodes, nodes) of the processes that count, each once, in order."""
     return list(dict.fromkeys((start.world_size, start.nodes) for start, _ in run.of(RunStart)))
@@ -51,7 +103,16 @@ def flags(run: Run) -> list[str]:
     """The words for a row."""
     data = data_of(run)
     other = data.identity not in ("", run.plan.recipe.data.name)
-    against = {WORLD: len(worlds(run)) > 1, CHANGED: data.changed, OTHER: other}
+    against = {
+        WORLD: len(worlds(run)) > 1,
+        CHANGED: data.changed,
+        OTHER: other,
+        MISSING: bool(run.log.missing or run.damaged),
+        PLAN: bool(run.changed),
+        LOSS: not np.isfinite(run.windows.loss).all(),
+        RECIPE: bool(other_recipe(run)),
+        CLAIMS: bool(other_claims(run)),
+    }
     return [flag for flag, applies in against.items() if applies]
 
 
@@ -65,6 +126,16 @@ def bars(run: Run, timed: bool) -> str:
         return f"not judged, other data: {data.identity}, claimed for {run.plan.recipe.data.name}"
     if CHANGED in against:
         return "not judged, data changed: not what the run, or one before it, was started with"
+    if MISSING in against:
+        return f"not judged, lines missing from its log: {run.damaged or run.log.missing}"
+    if PLAN in against:
+        return f"not judged, recipe.yaml is not what the log says: {', '.join(run.changed)}"
+    if LOSS in against and not np.isfinite(run.windows.loss[-1]):
+        return "not judged, the loss is not finite at the end"
+    if RECIPE in against:
+        return f"not judged, not the recipe of this checkout: {other_recipe(run)}"
+    if CLAIMS in against:
+        return f"not judged, not the claims of this checkout: {other_claims(run)}"
     if WORLD not in against:
         return ""
     seen = " -> ".join(f"{cards} card{'s' * (cards != 1)}" + f" on {nodes} nodes" * (nodes > 1)

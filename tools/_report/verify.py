@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import tempfile
@@ -13,18 +12,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from proofrun.archive import DamagedError
-from proofrun.bootstrap import ROOT
-from proofrun.errors import RecipeError, UsageError, one_line
+from proofrun.errors import UsageError, one_line
 from proofrun.recipe import Recipe
-from proofrun.recipe_yaml import load_recipe
 
 from .archive import Content, unpack
 from .build import Report
 from .bundle import FILES, LOGS, MANIFEST, REPORT, Manifest, digest, judged_again, this_tool
-from .cells import clean
+from .checkout import own_recipes
 from .differences import differences
 from .document import to_json
 from .output import show
+from .text import clean
 
 CLOSENESS = 1e-9  # relative: another processor may round a mean otherwise
 MANIFEST_BYTES = 1 << 26
@@ -167,7 +165,7 @@ def _compare_reports(target: Path, report: Report, found: Findings) -> None:
 
 def _compare_claims(report: Report, found: Findings) -> None:
     """The claims come from the logs: a reader should know where they are not those of this tree."""
-    own, unreadable = _own_recipes()
+    own, unreadable = own_recipes()
     found.notes += unreadable
     for recipe in [run.plan.recipe for run in report.logs.runs]:
         same = own.get((recipe.name, recipe.data.name))
@@ -179,19 +177,6 @@ def _compare_claims(report: Report, found: Findings) -> None:
         said += "; ".join(changed)
         if changed and said not in found.notes:
             found.notes.append(said)
-
-
-@functools.cache
-def _own_recipes() -> tuple[dict[tuple[str, str], Recipe], tuple[str, ...]]:
-    """This checkout's recipes by network and data set, and why others cannot be read."""
-    own: dict[tuple[str, str], Recipe] = {}
-    unreadable = []
-    for path in sorted((ROOT / "recipes").glob("*/recipe.yaml")):
-        try:
-            own |= {(r.name, r.data.name): r for r in load_recipe(path).values()}
-        except RecipeError as error:
-            unreadable.append(clean(one_line(error)))
-    return own, tuple(unreadable)
 
 
 def _claims(recipe: Recipe) -> list[dict[str, Any]]:

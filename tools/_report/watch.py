@@ -18,11 +18,12 @@ from rich.text import Text
 from proofrun.errors import UsageError
 
 from . import units
-from .cells import NONE, clean
+from .cells import NONE
 from .find import find
 from .follow import Progress
 from .output import stdout
 from .read import read_logs
+from .text import clean
 
 COLUMNS = ("Run", "Status", "Epoch", "Step", "Loss", "img/s", "Data wait", "top1", "Left")
 
