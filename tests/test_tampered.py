@@ -137,7 +137,7 @@ def test_losses_that_are_not_finite(tmp_path, run):
 @pytest.mark.parametrize(
     ("kind", "fields", "why"),
     [
-        ("mark", {"loss": -5.0}, "in the window before it"),
+        ("mark", {"loss": -5.0}, "the window before it"),
         ("train", {"window_s": -1.0}, "not possible"),
         ("train", {"window_s": 0.0}, "not possible"),
     ],

@@ -10,6 +10,7 @@ truth where they are largest (the tolerance itself) and away from it.
 
 from __future__ import annotations
 
+import argparse
 import math
 import textwrap
 from typing import NamedTuple
@@ -154,4 +155,7 @@ def table() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m tools._report.calibrate", description=(__doc__ or "").splitlines()[0]
+    ).parse_args()
     print(table())

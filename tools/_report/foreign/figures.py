@@ -121,7 +121,11 @@ def _rate(run: ForeignRun) -> Rate | None:
     if not values:
         return None
     median = statistics.median(values)
-    q25, _, q75 = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    q25, _, q75 = (
+        statistics.quantiles(values, n=4, method="inclusive")
+        if len(values) > 1
+        else [values[0]] * 3
+    )
     all_cards: float | None = median if run.scope == "all cards" else None
     if run.scope == "per card" and run.cards is not None:
         all_cards = median * run.cards
