@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from proofrun import bootstrap, device
-from proofrun.data import LoaderName
+from proofrun.data import LoaderName, apart
 from proofrun.data.entries import undecodable_name
 from proofrun.data.fingerprint import Seen, settle
 from proofrun.data.identity import identify, published
@@ -160,8 +160,10 @@ def check_data(
             )
         check_images(images, sample=SAMPLE, seed=0)
         lists[split] = images
+    apart.check_lists(lists)
     identity = identify(lists, published(bootstrap.ROOT / "recipes"))
-    return settle(root, lists, identity, cache, accept)
+    leaks = apart.PUBLISHED.get(data.name, 0)
+    return settle(root, lists, identity, cache, accept, leaks)
 
 
 def check_shared_memory(plan: Plan, workers: int, folder: Path = SHARED_MEMORY) -> None:

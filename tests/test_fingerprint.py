@@ -257,12 +257,33 @@ def test_launch_refuses_changed_data_and_records_what_it_accepts(digits, tmp_pat
     assert caught.value.exit_code is Exit.DATA_CHANGED and one.name in str(caught.value)
     assert content(tmp_path) == before
     other_plan, changed = planned(data, tmp_path / "logs", "--accept-changed-data")
-    assert changed is not None and changed["changed"] and changed["identity"] == "Digits"
+    assert changed is not None and changed["changed"] and changed["identity"] == "other"
     assert other_plan.overrides == {"accept_changed_data": True}
     assert other_plan.flags() == "--accept-changed-data"
     assert other_plan.config_hash() != plan.config_hash()
     synthetic, none = planned(data, tmp_path / "logs", "--loader", "synthetic")
     assert none is None and synthetic.data_hash == "synthetic"
+
+
+def test_launch_refuses_images_of_the_other_split(digits, tmp_path):
+    """By path, before anything is read; and by content."""
+    data = Path(shutil.copytree(digits, tmp_path / "digits"))
+    lines = (data / "val.txt").read_text().splitlines(keepends=True)
+    foreign = (data / "train.txt").read_text().splitlines(keepends=True)[0]
+    (data / "val.txt").write_text("".join([foreign.replace("/", "//", 1), *lines[1:]]))
+    with pytest.raises(DataError, match="is listed in train and in val") as caught:
+        planned(data, tmp_path / "logs")
+    assert caught.value.exit_code is Exit.BAD_LIST
+    (data / "val.txt").write_text("".join(lines))
+    (data / MANIFEST).unlink(missing_ok=True)
+    train, val = (sorted((data / split / "digit_1").iterdir())[0] for split in ("train", "val"))
+    shutil.copy(train, val)
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match=f"{val.name}: has the content of .*{train.name}"
+        ) as caught:
+            planned(data, tmp_path / "logs", "--accept-changed-data")
+        assert caught.value.exit_code is Exit.BAD_LIST
 
 
 def test_a_name_that_dali_cannot_open(tmp_path, digits):

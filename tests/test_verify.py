@@ -22,7 +22,7 @@ from PIL import Image
 from trees import CLASSES, content, tree
 
 from proofrun.bootstrap import ROOT
-from proofrun.data import identity
+from proofrun.data import apart, identity
 from proofrun.data.fingerprint import MANIFEST, settle
 from proofrun.data.lists import read_split
 from proofrun.errors import Exit, ProofrunError, one_line
@@ -389,21 +389,48 @@ def test_imagenet_is_counted(tmp_path, classes):
     assert sum("of each" in line for line in said) == classes - 1
 
 
-def test_known_sets_may_hold_what_was_published_with_them(digits, tmp_path):
-    """The digits in another recipe's hands: too few images; a leak is as published."""
+def test_the_digits_are_known_by_their_content(digits, tmp_path):
+    """Any other content under their names is not them, and nothing of val may be in train."""
     data = Path(shutil.copytree(digits, tmp_path / "digits"))
     code, _, document = run(data)
     assert code is Exit.OK and document["identity"] == document["held_against"] == "Digits"
-    shutil.copy(
-        sorted((data / "train/digit_1").iterdir())[0], sorted((data / "val/digit_1").iterdir())[0]
-    )
+    one, other = sorted((data / "val/digit_1").iterdir())[:2]
+    PICTURE.save(one)
     code, _, document = run(data)
-    assert code is Exit.OK and kinds(document) == ["known_leak"]
+    assert code is Exit.OK and document["identity"] == "other"
+    assert document["held_against"] == "Digits"
+    shutil.copy(sorted((data / "train/digit_1").iterdir())[0], other)
+    code, said, document = run(data)
+    assert code is Exit.BAD_LIST and kinds(document) == ["leak"] and other.name in said
     code, said, _ = run(data, recipe="GoogLeNet")
     assert code is Exit.CLASS_COUNT and "has images of 10 classes, ImageNet has 1000" in said
     with pytest.raises(ProofrunError, match="GoogLeNet-Digits, Inceptionv2") as caught:
         verify.expectation("Nonsense", identity.published(ROOT / "recipes"), data)
     assert caught.value.exit_code is Exit.USAGE
+
+
+def test_a_published_set_may_have_the_leaks_that_are_known(digits, tmp_path, monkeypatch):
+    data = Path(shutil.copytree(digits, tmp_path / "digits"))
+    monkeypatch.setitem(apart.PUBLISHED, "Digits", 1)
+    train, val = (sorted((data / split / "digit_1").iterdir()) for split in ("train", "val"))
+    shutil.copy(train[0], val[0])
+    code, _, document = run(data)
+    assert code is Exit.OK and kinds(document) == ["known_leak"]
+    shutil.copy(train[0], val[1])
+    code, _, document = run(data)
+    assert code is Exit.BAD_LIST and kinds(document) == ["leak", "leak"]
+
+
+@pytest.mark.parametrize("spelling", ["train/bee/1.JPEG", "train//bee/./1.JPEG"])
+def test_a_list_with_images_of_the_other_split(root, spelling):
+    """By the lists, not by the name of a folder."""
+    append("val.txt", f"{spelling} 1")(root)
+    code, said, document = run(root)
+    assert code is Exit.BAD_LIST and kinds(document) == ["other_split"]
+    assert "train/bee/1.JPEG: is listed in train and in val" in said
+    text = (root / "train.txt").read_text()
+    (root / "train.txt").write_text(text.replace("train/bee/1.JPEG 1\n", ""))
+    assert run(root)[0] is Exit.OK  # one folder, two lists
 
 
 def test_a_file_that_kills_its_process_is_named(root, monkeypatch):

@@ -34,8 +34,10 @@ def list_lines(list_file: Path, classes: int | None) -> Iterator[Line]:
             continue
         cut = max(line.rfind(" "), line.rfind("\t"))
         name, label = line[: max(cut, 0)].rstrip(" \t"), line[cut + 1 :]
+        absolute = name.startswith("/")
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))  # one spelling
         error = None
-        if not name or name.startswith("/") or "\0" in name or not _is_integer(label):
+        if not name or absolute or "\0" in name or not _is_integer(label):
             error = DataError(
                 f"{list_file}:{number}: {line[:200]!r} is not `relative/path label`; "
                 "correct the line",

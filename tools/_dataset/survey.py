@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from proofrun.data import apart
 from proofrun.data.entries import list_lines
 from proofrun.data.identity import EQUAL_SHARES
 from proofrun.data.lists import (
@@ -69,6 +70,8 @@ def survey(root: Path, expected: Data | None) -> Survey:
             "permissions",
             Exit.NO_DATA,
         ) from None
+    for path in apart.in_both_lists(found.lists):
+        found.add("other_split", path, "is listed in train and in val; correct the lists")
     _check_counts(found)
     _check_order(found)
     return found

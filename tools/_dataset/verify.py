@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proofrun import bootstrap, host, preflight
-from proofrun.data import fingerprint
-from proofrun.data.identity import OTHER, identify, published, resembles
+from proofrun.data import apart, fingerprint
+from proofrun.data.identity import OTHER, identify, published, resembles, said
 from proofrun.data.lists import list_hash
 from proofrun.errors import DataError, UsageError, WriteError
 from proofrun.progress import counted
@@ -106,7 +106,7 @@ def expectation(recipe: str | None, sets: dict[str, Data], root: Path) -> Data |
 
 def examine_files(found: Survey, processes: int) -> Examined:
     """Every listed image, in parallel, with progress."""
-    paths = sorted(path for images in found.lists.values() for path in images.files)
+    paths = sorted({path for images in found.lists.values() for path in images.files})
     stats = np.zeros((len(paths), 3), np.int64)
     digests = np.zeros((len(paths), 32), np.uint8)
     result = Examined(paths, stats, digests)
@@ -137,23 +137,24 @@ def judge(found: Survey, examined: Examined, sets: dict[str, Data]) -> Verdict:
         hashes = {split: list_hash(images) for split, images in found.lists.items()}
         manifest = fingerprint.Manifest(
             paths, examined.stats[rows], examined.digests[rows], hashes, identity
-        )
+        ).named()
+        identity = manifest.identity
     return Verdict(found, identity, every, manifest)
 
 
 def duplicates(found: Survey, paths: list[str], digests: NDArray[np.uint8]) -> list[Finding]:
-    """Files with the same content: a remark within a split, and in a set published with them."""
-    keys = np.ascontiguousarray(digests).view("V32").ravel()
-    order = np.argsort(keys, kind="stable")
+    """Files with the same content: within a split, and in train and val."""
+    of_val = set(found.lists["val"].files) if "val" in found.lists else set()
+    is_val = np.array([path in of_val for path in paths], np.bool_)
+    pairs = apart.repeats(digests, is_val)
+    across = {row for row, first in pairs if is_val[row] and not is_val[first]}
+    known = len(across) <= apart.PUBLISHED.get(found.expected.name if found.expected else "", 0)
     findings = []
-    for at in np.flatnonzero(keys[order][1:] == keys[order][:-1]).tolist():
-        one, other = paths[order[at]], paths[order[at + 1]]
-        if not digests[order[at]].any():
-            continue  # was not read
-        across = one.split("/")[0] != other.split("/")[0]
-        kind = ("known_leak" if found.expected else "leak") if across else "duplicate"
-        what = f"has the content of {one}{'; take one of them out' if kind == 'leak' else ''}"
-        findings.append(Finding(kind, other, f"{found.root / other}: {what}"))
+    for row, first in pairs:
+        kind = "duplicate" if row not in across else "known_leak" if known else "leak"
+        advice = "; take one of them out" if kind == "leak" else ""
+        what = f"{found.root / paths[row]}: has the content of {paths[first]}{advice}"
+        findings.append(Finding(kind, paths[row], what))
     return findings
 
 
@@ -196,7 +197,7 @@ def report(verdict: Verdict, examined: Examined, expected: Data | None) -> str:
     if not number:
         lines.append("no errors, no remarks")
     if verdict.manifest is not None:
-        lines += ["", f"fingerprint {verdict.manifest.fingerprint()} ({verdict.identity})"]
+        lines += ["", f"fingerprint {verdict.manifest.fingerprint()} ({said(verdict.identity)})"]
         if verdict.changed is not None:
             lines.append(
                 f"changed since the last one: {shown(verdict.changed.path)} {verdict.changed.what}"
