@@ -26,7 +26,7 @@ from proofrun.data import apart, identity
 from proofrun.data.fingerprint import MANIFEST, settle
 from proofrun.data.lists import read_split
 from proofrun.errors import Exit, ProofrunError, one_line
-from tools._dataset import examine, verify
+from tools._dataset import examine, png, verify
 from tools._dataset.findings import ERRORS, REMARKS
 from tools._dataset.survey import survey
 
@@ -63,17 +63,25 @@ PICTURE = natural(64, 48)
 JPEG = encoded(PICTURE, quality=95)
 
 
-def huge_png() -> bytes:
-    """A PNG whose header promises 50,000 x 50,000 pixels."""
+def png_of(width: int, height: int, stream: bytes, flip: bytes = b"") -> bytes:
+    """An RGB PNG with this compressed stream; the checksum of the chunk `flip` is wrong."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(name + data))
+        checksum = struct.pack(">I", zlib.crc32(name + data) ^ (name == flip))
         return struct.pack(">I", len(data)) + name + data + checksum
 
-    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(bytes(1000))
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + parts
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", stream)
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
+
+
+def huge_png() -> bytes:
+    """A PNG whose header promises 50,000 x 50,000 pixels."""
+    return png_of(50_000, 50_000, zlib.compress(bytes(1000)))
+
+
+ROWS = (b"\0" + bytes(range(192))) * 64  # 64 x 64 pixels
+STREAM = zlib.compress(ROWS)
 
 
 def huge_jpeg() -> bytes:
@@ -108,6 +116,31 @@ FILES: dict[str, tuple[bytes, str, Exit, str]] = {
         Exit.IMAGE_INVALID,
         "cannot be decoded",
     ),
+    "10 of 64 rows": (
+        png_of(64, 64, zlib.compress(ROWS[: 10 * 193])),
+        "truncated",
+        Exit.IMAGE_TRUNCATED,
+        "has 1930 of 12352 bytes of pixels",
+    ),
+    "no Adler-32": (
+        png_of(64, 64, STREAM[:-4]),
+        "truncated",
+        Exit.IMAGE_TRUNCATED,
+        "the end of its pixels is missing",
+    ),
+    "wrong Adler-32": (
+        png_of(64, 64, STREAM[:-1] + bytes([STREAM[-1] ^ 1])),
+        "invalid",
+        Exit.IMAGE_INVALID,
+        "cannot be decoded",
+    ),
+    "wrong CRC": (
+        png_of(64, 64, STREAM, flip=b"IDAT"),
+        "invalid",
+        Exit.IMAGE_INVALID,
+        "checksum of its chunk 'IDAT'",
+    ),
+    "too many rows": (png_of(64, 63, STREAM), "damaged", Exit.OK, "more than 12159 bytes"),
     "huge png": (huge_png(), "too_large", Exit.IMAGE_INVALID, "2500000000 pixels"),
     "huge jpeg": (huge_jpeg(), "too_large", Exit.IMAGE_INVALID, "2500000000 pixels"),
     "16 bits": (deep(), "deep", Exit.IMAGE_INVALID, "16 bits a channel"),
@@ -144,6 +177,26 @@ def test_a_bomb_is_not_decoded():
     for data in (huge_jpeg(), huge_png()):
         (finding,) = examine.examine(Path("x.JPEG"), "x.JPEG", data)
         assert finding.kind == "too_large"
+
+
+def test_whole_pngs_of_every_kind_are_good():
+    """As libpng writes them: depths, palettes, alpha, Adam7 (made by hand below), odd sizes."""
+    pictures = [PICTURE.convert(mode) for mode in ("1", "L", "P", "RGB", "RGBA", "LA")]
+    pictures += [PICTURE.quantize(colours) for colours in (2, 4, 16)]
+    for picture in pictures:
+        for size in ((64, 48), (1, 1), (7, 3), (33, 17)):
+            data = encoded(picture.resize(size), "PNG")
+            assert png.damage(data) is None
+    for width, height in ((64, 48), (1, 1), (3, 5), (8, 9)):
+        rows = b""
+        for left, top, right, down in png._PASSES:
+            across, along = len(range(left, width, right)), len(range(top, height, down))
+            rows += (b"\0" + bytes(3 * across)) * along if across else b""
+        data = bytearray(png_of(width, height, zlib.compress(rows)))
+        data[28] = 1  # interlaced
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        assert png.damage(bytes(data)) is None
+        Image.open(io.BytesIO(data)).load()
 
 
 def test_a_good_set(root, capsys):

@@ -25,7 +25,8 @@ from proofrun.data.lists import format_error
 from proofrun.errors import Exit, one_line
 from proofrun.process import stop_with_parent
 
-from .findings import Finding
+from . import png
+from .findings import REMARKS, Finding
 
 #: More is never decoded: PIL, and so the torchvision loader, refuses it as a decompression bomb.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)
@@ -156,6 +157,8 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
                 if image.mode in _DEEP or (image.format == "PNG" and data[_BIT_DEPTH] == 16):
                     return error("deep", "has 16 bits a channel, which the loaders cut differently")
                 damage = _decode(image, data)
+                if damage is not None and damage[0] not in REMARKS:
+                    return error(*damage)
                 return [
                     *([Finding(*damage[:1], name, f"{path}: {damage[1]}")] if damage else []),
                     *(Finding(kind, name, str(path)) for kind in _remarks(path, image)),
@@ -173,10 +176,11 @@ def _decode(image: Image.Image, data: bytes) -> tuple[str, str] | None:
     libjpeg-turbo fills what it cannot read with grey and only warns, which PIL does not pass on: a
     file cut and glued together again would go unseen. So its strict binding decodes JPEGs, every
     coefficient of them, without computing the pixels that nobody looks at (an eighth of each side).
+    PIL passes over what a PNG lacks as well.
     """
     if image.format == "PNG":
         image.load()
-        return None
+        return png.damage(data)
     space = "CMYK" if image.mode == "CMYK" else "GRAY"
     try:
         simplejpeg.decode_jpeg(data, space, min_height=1, min_width=1, min_factor=8)
@@ -184,7 +188,7 @@ def _decode(image: Image.Image, data: bytes) -> tuple[str, str] | None:
     except ValueError as error:
         said = one_line(error)
     if "premature end" in said:
-        return "truncated", f"its pixels end early ({said}); replace it or take it out of the list"
+        return "truncated", f"its pixels end early ({said})"
     image.load()
     return "damaged", f"decodes with a warning ({said})"
 

@@ -37,7 +37,7 @@ ERRORS: dict[str, tuple[Exit, str]] = {
 
 #: The loaders survive it, as the tests hold; it may be as published.
 REMARKS: dict[str, str] = {
-    "damaged": "decodes with a warning of libjpeg-turbo",
+    "damaged": "decodes with a warning of its library",
     "cmyk": "CMYK",
     "grey": "grey",
     "palette": "palette",
