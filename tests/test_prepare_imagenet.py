@@ -111,6 +111,7 @@ def test_the_tree_is_that_of_the_archives(tmp_path):
     md5 = hashlib.md5((src / TRAIN).read_bytes()).hexdigest()
     assert record["archives"][TRAIN] == {
         "bytes": (src / TRAIN).stat().st_size, "md5": md5, "published": False,
+        "mtime_ns": (src / TRAIN).stat().st_mtime_ns,
     }  # fmt: skip
     assert record["images"] == {"train": 30, "val": 15} and record["classes"] == 5
     before = {path: path.stat().st_mtime_ns for path in dst.rglob("*")}
@@ -136,6 +137,26 @@ def test_published_checksums_are_compared(src, tmp_path):
     assert len(before) >= 128  # the batches that were waited for
     assert all((tmp_path / "other" / "train" / p.relative_to(kept)).stat().st_ino == ino
                for p, ino in before.items())  # fmt: skip
+
+
+def test_a_set_from_other_archives_is_not_complete(src, tmp_path, capsys):
+    """Same names and sizes: told by time, or else by MD5."""
+    prepare(src, tmp_path / "set")
+    os.utime(src / TRAIN)  # a copy of it: read again
+    assert "is complete" in prepare(src, tmp_path / "set")
+    assert "hashed, since it has not the time" in capsys.readouterr().err
+    data = bytearray((src / TRAIN).read_bytes())
+    data[3000] ^= 1
+    (src / TRAIN).write_bytes(data)
+    with pytest.raises(WriteError, match=f"it was made from another {TRAIN}"):
+        prepare(src, tmp_path / "set")
+
+
+def test_a_set_of_any_archives_is_not_the_published_one(src, tmp_path):
+    prepare(src, tmp_path / "set")
+    with pytest.raises(WriteError, match="was made with --any-archives, which was not given"):
+        imagenet.prepare(src, tmp_path / "set", table={n: Published("0" * 32) for n in IMAGENET})
+    assert "is complete" in prepare(src, tmp_path / "set")
 
 
 def test_from_the_command_line(src, tmp_path):

@@ -32,13 +32,17 @@ class Identity(BaseModel):
 
 
 class Archived(BaseModel):
-    """What a data set's record says of an archive. `published`: its MD5 is its publisher's."""
+    """What a data set's record says of an archive. `published`: its MD5 is its publisher's.
+
+    `mtime_ns` tells that an archive is the same one without reading it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bytes: int
     md5: str
     published: bool
+    mtime_ns: int | None = None
 
 
 class Source:
@@ -51,7 +55,7 @@ class Source:
     def __init__(self, path: Path, published: Published, any_archive: bool = False) -> None:
         self.path = path
         self._published = published
-        self._any = any_archive
+        self.any_archive = any_archive
         self._known: str | None = None
         try:
             self.fd = os.open(path, os.O_RDONLY)
@@ -109,12 +113,14 @@ class Source:
         if self.identity != Identity(bytes=stat.st_size, mtime_ns=stat.st_mtime_ns):
             raise ArchiveError(f"{self.path}: changed while it was read; give the command again")
         md5 = self._known or self._hash.hexdigest()
-        if md5 != self._published.md5 and not self._any:
+        if md5 != self._published.md5 and not self.any_archive:
             raise ArchiveError(
                 f"{self.path}: has the MD5 {md5}, the published one {self._published.md5}; "
                 f"{_ADVICE}, or take another archive on purpose with --any-archives"
             )
-        return Archived(bytes=self.size, md5=md5, published=md5 == self._published.md5)
+        mtime_ns = self.identity.mtime_ns
+        published = md5 == self._published.md5
+        return Archived(bytes=self.size, md5=md5, published=published, mtime_ns=mtime_ns)
 
     @contextmanager
     def inflated(self, limits: Limits = GZIP_LIMITS) -> Iterator[tuple[int, int]]:
