@@ -193,6 +193,24 @@ def test_a_damaged_manifest_is_made_anew(tmp_path, damage):
     assert fingerprint.load(root, tmp_path / "cache") is not None
 
 
+def test_a_flipped_bit_in_a_manifest_is_no_error(tmp_path):
+    """Whatever zipfile and numpy make of it, the manifest is made anew, and the same."""
+    root = tree(tmp_path / "set")
+    first = seen(root)
+    whole = (root / MANIFEST).read_bytes()
+    places = {
+        at + byte for at in (whole.index(b"PK"), whole.index(b"PK\1\2")) for byte in range(46)
+    }
+    for place in sorted(places | set(range(0, len(whole), 61))):
+        for bit in (0, 3, 6):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            (root / MANIFEST).write_bytes(damaged)
+            known = fingerprint.load(root, tmp_path / "cache")
+            assert known is None or known.fingerprint() == first.fingerprint
+    assert seen(root) == first
+
+
 def test_names_of_any_bytes(tmp_path):
     root = tree(tmp_path / "set", lists=False)
     (root / "train/ant/0.JPEG").rename(root / "train/ant" / os.fsdecode(b"caf\xe9\n.JPEG"))

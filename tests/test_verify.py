@@ -331,6 +331,18 @@ SETS: dict[str, tuple[Callable[[Path], None], Exit, list[str], str]] = {
         ["label_range"],
         "val.txt:7: label -1 is outside",
     ),
+    "a label of 64 bits": (
+        append("val.txt", "val/bee/0.JPEG 9223372036854775808"),
+        Exit.LABEL_OUT_OF_RANGE,
+        ["label_range"],
+        "val.txt:7: label 9223372036854775808 is outside",
+    ),
+    "a label of 99 digits": (
+        append("val.txt", f"val/bee/0.JPEG {'9' * 99}"),
+        Exit.LABEL_OUT_OF_RANGE,
+        ["label_range"],
+        "is outside",
+    ),
     "label of another class": (
         one_wrong_label,
         Exit.BAD_LIST,
@@ -373,6 +385,12 @@ SETS: dict[str, tuple[Callable[[Path], None], Exit, list[str], str]] = {
         "train/bee/2.JPEG: cannot be read (Input/output error)",
     ),
     "loop of links": (loop, Exit.OK, [], ""),
+    "loop beside the classes": (
+        without_lists(lambda root: (root / "train/loop").symlink_to("loop")),
+        Exit.OK,
+        [],
+        "",
+    ),
     "loop in the list": (listed_loop, Exit.LIST_MISSING_FILE, ["missing"], "9.JPEG is not there"),
     "no train": (
         without_lists(lambda root: shutil.rmtree(root / "train")),
@@ -512,6 +530,16 @@ def test_the_command_line(root):
     assert "ERROR 21 truncated" in done.stdout
     wrong = subprocess.run([*call, "--processes", "0"], capture_output=True, text=True)
     assert wrong.returncode == Exit.USAGE and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_terminal(root, encoding):
+    append("val.txt", *[f"val/bee/€{i}.JPEG 1" for i in range(5)])(root)
+    call = [sys.executable, str(ROOT / "tools/dataset.py"), "verify", str(root)]
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(call, capture_output=True, env=env)
+    assert done.returncode == Exit.LIST_MISSING_FILE and b"Traceback" not in done.stderr
+    assert b"and 2 more" in done.stdout
 
 
 def test_every_kind_has_one_meaning():

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from proofrun.errors import DataError, Exit
 
+MAX_LABEL = 2**31 - 1  # more is no number of a class, and no loader's label
+
 
 class Line(NamedTuple):
     """A line of a list, counted from 1; `error` says why it cannot be used."""
@@ -50,7 +52,7 @@ def list_lines(list_file: Path, classes: int | None) -> Iterator[Line]:
                 "line",
                 Exit.BAD_LIST,
             )
-        elif int(label) < 0 or (classes is not None and int(label) >= classes):
+        elif not 0 <= int(label) <= (MAX_LABEL if classes is None else classes - 1):
             last = "" if classes is None else f" {classes - 1}"
             error = DataError(
                 f"{list_file}:{number}: label {label} is outside 0 …{last}; correct the "
@@ -76,4 +78,4 @@ def undecodable_name(names: list[str]) -> str | None:
 
 
 def _is_integer(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 20
+    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 100

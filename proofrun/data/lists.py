@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -136,7 +137,7 @@ def files_in(folder: Path) -> set[str]:
     """Names of the files in a folder, links to files included; empty where there is no folder."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if _is_file(entry)}
+            return {entry.name for entry in entries if _is(entry.is_file)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
 
@@ -144,7 +145,7 @@ def files_in(folder: Path) -> set[str]:
 def class_folders(folder: Path) -> list[str]:
     """Sorted names of the folders in a split's folder: their order gives the labels."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if _is(e.is_dir) and not e.name.startswith("."))
 
 
 def class_images(folder: Path) -> list[str]:
@@ -180,9 +181,9 @@ def _under_root(root: Path, split: Split, first: str) -> bool:
     return first.startswith(f"{split}/") and not (root / split / first).is_file()
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is(kind: Callable[[], bool]) -> bool:
     try:
-        return entry.is_file()
+        return kind()
     except OSError:  # a loop of links
         return False
 

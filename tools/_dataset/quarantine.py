@@ -130,8 +130,8 @@ def restore(folder: Path, root: Path) -> str:
     except OSError as error:
         raise _cannot(error, folder) from None
     gone = [name for name in journal.files if not os.path.lexists(root / name)]
-    here = len(journal.files) - len(gone)
-    said = f"{root}: restored {here} files and {_lists(journal)} lists"
+    put = len(journal.files) - len(gone)
+    said = f"{root}: restored {put} files and {_lists(journal)} lists"
     if gone:
         more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,26 +51,33 @@ def folders_of(root: Path) -> set[str]:
     """The class folders of both splits. Raises DataError when there is no such data folder."""
     if not root.is_dir():
         raise DataError(f"{root}: there is no such data folder; check the path", Exit.NO_DATA)
-    return {
-        name for split in SPLITS if (root / split).is_dir() for name in class_folders(root / split)
-    }
+    with _readable(root):
+        folders = [root / split for split in SPLITS if (root / split).is_dir()]
+        return {name for folder in folders for name in class_folders(folder)}
 
 
-def survey(root: Path, expected: Data | None) -> Survey:
-    """Read both splits. Raises DataError when the root or a folder in it cannot be read."""
-    found = Survey(root, expected)
+@contextmanager
+def _readable(root: Path) -> Iterator[None]:
+    """An OSError in here is about the data. Raises DataError."""
     try:
-        for split in SPLITS:
-            if (root / f"{split}.txt").is_file():
-                _read_list(found, split)
-            else:
-                _read_tree(found, split)
+        yield
     except OSError as error:
         raise DataError(
             f"{error.filename or root}: cannot be read ({error.strerror}); check the path and its "
             "permissions",
             Exit.NO_DATA,
         ) from None
+
+
+def survey(root: Path, expected: Data | None) -> Survey:
+    """Read both splits. Raises DataError when the root or a folder in it cannot be read."""
+    found = Survey(root, expected)
+    with _readable(root):
+        for split in SPLITS:
+            if (root / f"{split}.txt").is_file():
+                _read_list(found, split)
+            else:
+                _read_tree(found, split)
     for path in apart.in_both_lists(found.lists):
         found.add("other_split", path, "is listed in train and in val; correct the lists")
     _check_counts(found)
