@@ -141,6 +141,13 @@ def check_data(
 
     `accept` takes changed data as it is. Raises DataError.
     """
+    lists = check_lists(root, data, loader)
+    identity = identify(lists, published(bootstrap.ROOT / "recipes"))
+    return settle(root, lists, identity, cache, accept, apart.PUBLISHED.get(data.name, 0))
+
+
+def check_lists(root: Path, data: Data, loader: LoaderName = "dali") -> dict[Split, ImageList]:
+    """Both lists, held against the recipe's counts and a sample of the files. Raises DataError."""
     lists: dict[Split, ImageList] = {}
     counts: dict[Split, int] = {"train": data.train_images, "val": data.val_images}
     for split, count in counts.items():
@@ -161,9 +168,7 @@ def check_data(
         check_images(images, sample=SAMPLE, seed=0)
         lists[split] = images
     apart.check_lists(lists)
-    identity = identify(lists, published(bootstrap.ROOT / "recipes"))
-    leaks = apart.PUBLISHED.get(data.name, 0)
-    return settle(root, lists, identity, cache, accept, leaks)
+    return lists
 
 
 def check_shared_memory(plan: Plan, workers: int, folder: Path = SHARED_MEMORY) -> None:

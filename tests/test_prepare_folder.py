@@ -138,6 +138,18 @@ def test_other_files_are_passed_over_and_said(src, tmp_path, capsys):
     assert [len(files) for files in lists(tmp_path / "set")] == [28, 7]
 
 
+def test_images_in_folders_within_a_class_are_counted(src, tmp_path, capsys):
+    for name in ("holiday", "holiday/spain", "notes"):
+        (src / "a cat" / name).mkdir()
+    for index in range(300):
+        (src / "a cat" / "holiday" / f"{index}.jpg").touch()
+    (src / "a cat" / "holiday" / "spain" / "x.PNG").touch()
+    module.prepare(src, tmp_path / "set")
+    err = capsys.readouterr().err
+    assert "1 other files passed over, first a cat/notes" in err
+    assert "301 images passed over, in folders within class folders, first a cat/holiday: mo" in err
+
+
 def loop(src: Path) -> None:
     (src / "a cat" / "loop.jpg").symlink_to("loop.jpg")
 

@@ -295,6 +295,12 @@ def empty_class(root: Path) -> None:
     (root / "train/dog").mkdir()
 
 
+def nested(root: Path) -> None:
+    (root / "train/bee/holiday/spain").mkdir(parents=True)
+    PICTURE.save(root / "train/bee/holiday/0.JPEG")
+    PICTURE.save(root / "train/bee/holiday/spain/1.jpg")
+
+
 def loop(root: Path) -> None:
     (root / "train/bee/9.JPEG").symlink_to("9.JPEG")
     (root / "train/bee/inside").symlink_to("..")
@@ -360,13 +366,25 @@ SETS: dict[str, tuple[Callable[[Path], None], Exit, list[str], str]] = {
         without_lists(one_val_folder),
         Exit.CLASS_COUNT,
         ["class_count"],
-        "has images in train only",
+        "train/images: there is no such class folder, val has one",
     ),
     "empty class": (
         without_lists(empty_class),
         Exit.CLASS_COUNT,
         ["class_count"],
         "train/dog: is a class folder without images",
+    ),
+    "a val class is missing": (
+        without_lists(lambda root: shutil.rmtree(root / "val/ant")),
+        Exit.CLASS_COUNT,
+        ["class_count"],
+        "val/ant: there is no such class folder, train has one",
+    ),
+    "nested": (
+        without_lists(nested),
+        Exit.OK,
+        ["nested"],
+        "train/bee/holiday: has 2 images that no run sees",
     ),
     "leak": (leaked, Exit.BAD_LIST, ["leak"], "val/ant/0.JPEG: has the content of"),
     "unlisted": (
@@ -530,6 +548,40 @@ def test_the_command_line(root):
     assert "ERROR 21 truncated" in done.stdout
     wrong = subprocess.run([*call, "--processes", "0"], capture_output=True, text=True)
     assert wrong.returncode == Exit.USAGE and wrong.stderr.count("\n") == 1
+
+
+def test_names_cannot_steer_the_terminal(root):
+    append("val.txt", "val/bee/\x1b[31m\a\x9b.JPEG 1")(root)
+    call = [sys.executable, str(ROOT / "tools/dataset.py"), "verify", str(root)]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == Exit.LIST_MISSING_FILE
+    for out in (done.stdout, done.stderr):
+        assert r"\x1b[31m\x07\x9b.JPEG" in out
+        assert not set("\x1b\a\x9b") & set(out)
+
+
+def test_the_json_is_that_of_this_verification(root, tmp_path, capsys, monkeypatch):
+    """It can be written, or that is said first; and an old one does not stay."""
+    out = root.parent / "verdict.json"
+    run(root)
+    assert json.loads(out.read_text())["outcome"] == "good"
+    shutil.rmtree(root / "train")
+    (root / "train").write_text("no folder")
+    (root / "train.txt").unlink()
+    (root / "val.txt").unlink()
+    (root / "val").rename(root / "elsewhere")
+    root.rename(tmp_path / "away")
+    code, _, document = run(root)
+    assert code is Exit.NO_DATA and document["outcome"] == "unfinished"
+    data = tree(tmp_path / "data")
+    monkeypatch.setattr(verify, "examine_files", lambda *_: pytest.fail("worked before"))
+    (tmp_path / "verdict.json").unlink(missing_ok=True)
+    (tmp_path / "verdict.json").mkdir()
+    with pytest.raises(ProofrunError, match=r"verdict.json: cannot be written") as caught:
+        given = {"recipe": None, "quarantine": None, "restore": None, "processes": 1}
+        out = tmp_path / "verdict.json"
+        verify.command(argparse.Namespace(**given, dir=data, json=out))
+    assert caught.value.exit_code is Exit.CANNOT_WRITE
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -76,7 +76,7 @@ def confirmed(name: str, fingerprint: Callable[[], str]) -> str:
     return name if name not in FINGERPRINTS or fingerprint() == FINGERPRINTS[name] else OTHER
 
 
-def said(name: str) -> str:
+def described(name: str) -> str:
     """`name`, for people: where only names and counts tell, it looks like it."""
     return name if name == OTHER or name in FINGERPRINTS else f"looks like {name}"
 

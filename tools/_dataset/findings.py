@@ -48,6 +48,7 @@ REMARKS: dict[str, str] = {
     "duplicate": "the same content twice in one split",
     "known_leak": "the same content in train and val, no more than is known of this set",
     "unlisted": "not in the list: no run sees it",
+    "nested": "images in folders within class folders: no run sees them",
     "own_order": "the list has its own order of classes",
     "no_classes": "listed outside class folders: its label cannot be checked",
 }
@@ -64,9 +65,3 @@ def worst(findings: Iterable[Finding]) -> Finding | None:
     order = {kind: place for place, kind in enumerate(ERRORS)}
     errors = [finding for finding in findings if finding.kind in order]
     return min(errors, key=lambda finding: order[finding.kind], default=None)
-
-
-def shown(text: str) -> str:
-    """A path as it can be printed: a file name may be any bytes, and have line ends in it."""
-    plain = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return plain.replace("\n", "\\n").replace("\r", "\\r")

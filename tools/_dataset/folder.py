@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from proofrun.data.lists import EXTENSIONS, Split
-from proofrun.errors import DataError, Exit, UsageError, WriteError
+from proofrun.errors import DataError, Exit, UsageError, WriteError, printable
 
 from . import build, workers
 from .split import validation_part
+from .survey import images_below
 
 SET = "folder"
 #: copy: the set stays as it is, whatever becomes of the source. hard: no second space, on the same
@@ -72,6 +73,7 @@ def _listing(src: Path) -> Classes:
     """Each class's images, all sorted. Raises DataError."""
     classes: Classes = {}
     others: list[str] = []
+    nested: dict[str, int] = {}
     where = src
     try:
         for entry in sorted(os.scandir(src), key=lambda e: e.name):
@@ -85,6 +87,8 @@ def _listing(src: Path) -> Classes:
                 if file.name.lower().endswith(EXTENSIONS) and file.is_file():
                     stat = file.stat()
                     found.append(Image(_name(where), stat.st_size, stat.st_mtime_ns))
+                elif file.is_dir(follow_symlinks=False) and (count := images_below(where)):
+                    nested[f"{entry.name}/{file.name}"] = count
                 else:
                     others.append(f"{entry.name}/{file.name}")
             where = src
@@ -102,8 +106,12 @@ def _listing(src: Path) -> Classes:
             Exit.CLASS_COUNT,
         )
     if others:
-        shown = others[0].encode(errors="replace").decode()
-        print(f"{src}: {len(others)} other files passed over, first {shown}", file=sys.stderr)
+        said = f"{src}: {len(others)} other files passed over, first {others[0]}"
+        print(printable(said), file=sys.stderr)
+    if nested:
+        count = sum(nested.values())
+        said = f"{src}: {count} images passed over, in folders within class folders, first "
+        print(printable(f"{said}{next(iter(nested))}: move them up"), file=sys.stderr)
     return classes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from proofrun.data import apart
 from proofrun.data.entries import list_lines
 from proofrun.data.identity import EQUAL_SHARES
 from proofrun.data.lists import (
+    EXTENSIONS,
     ImageList,
     Split,
     class_folders,
@@ -121,6 +123,14 @@ def _read_tree(found: Survey, split: Split) -> None:
         return
     names = class_folders(folder)
     loose = class_images(folder)
+    twin = found.root / ("train" if split == "val" else "val")
+    if names and twin.is_dir() and (others := class_folders(twin)):
+        for name in sorted(set(others) - set(names)):
+            what = f"there is no such class folder, {twin.name} has one; complete the data"
+            found.add("class_count", f"{split}/{name}", what)
+        every = sorted({*names, *others})  # as if it were there: else all labels behind it differ
+    else:
+        every = names
     if not names and loose:
         what = f"has {len(loose)} images but no class folders: their labels are not known"
         found.add("no_images", split, f"{what}; sort them into {split}/<class>/ or add {split}.txt")
@@ -129,16 +139,34 @@ def _read_tree(found: Survey, split: Split) -> None:
         found.add("unlisted", f"{split}/{name}", "is in no class folder, and there is no list")
     files: list[str] = []
     labels: list[int] = []
-    for label, name in enumerate(names):
+    for name in names:
+        label = every.index(name)
         inside = class_images(folder / name)
         if not inside:
             found.add("class_count", f"{split}/{name}", "is a class folder without images")
+        for below, count in _nested(folder / name).items():
+            what = f"has {count} images that no run sees; move them up into the class folder"
+            found.add("nested", f"{split}/{name}/{below}", what)
         files += [f"{split}/{name}/{image}" for image in inside]
         labels += [label] * len(inside)
     if not files:
         found.add("no_images", split, "has no images in class folders")
         return
-    found.lists[split] = ImageList(found.root, files, np.array(labels, np.int64), len(names))
+    found.lists[split] = ImageList(found.root, files, np.array(labels, np.int64), len(every))
+
+
+def images_below(folder: Path) -> int:
+    """How many images there are in a folder and in those within; links are not followed."""
+    return sum(
+        name.lower().endswith(EXTENSIONS) for _, _, names in os.walk(folder) for name in names
+    )
+
+
+def _nested(folder: Path) -> dict[str, int]:
+    """The folders within a class folder that have images, and how many."""
+    with os.scandir(folder) as entries:
+        inside = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+    return {name: count for name in inside if (count := images_below(folder / name))}
 
 
 def _tree(root: Path, split: Split) -> Iterator[str]:
