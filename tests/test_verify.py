@@ -89,6 +89,20 @@ def huge_jpeg() -> bytes:
     return JPEG[:at] + struct.pack(">HH", 50_000, 50_000) + JPEG[at + 4 :]
 
 
+def many_scans(extra: int = 499) -> bytes:
+    """A progressive JPEG whose last scan, which refines, is there again and again."""
+    data = encoded(PICTURE, progressive=True)
+    assert data.count(b"\xff\xda") == 10
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * extra + b"\xff\xd9"
+
+
+def wide_scans() -> bytes:
+    data = many_scans(30)
+    at = data.index(b"\xff\xc2") + 5
+    return data[:at] + struct.pack(">HH", 10_000, 10_000) + data[at + 4 :]
+
+
 def glued() -> bytes:
     """Cut in the middle, and ended again: PIL fills the rest with grey and says nothing."""
     return JPEG[: len(JPEG) // 2] + b"\xff\xd9"
@@ -143,6 +157,13 @@ FILES: dict[str, tuple[bytes, str, Exit, str]] = {
     "too many rows": (png_of(64, 63, STREAM), "damaged", Exit.OK, "more than 12159 bytes"),
     "huge png": (huge_png(), "too_large", Exit.IMAGE_INVALID, "2500000000 pixels"),
     "huge jpeg": (huge_jpeg(), "too_large", Exit.IMAGE_INVALID, "2500000000 pixels"),
+    "many scans": (many_scans(), "too_large", Exit.IMAGE_INVALID, "has 509 scans of 64x48"),
+    "scans of many pixels": (
+        wide_scans(),
+        "too_large",
+        Exit.IMAGE_INVALID,
+        "has 40 scans of 10000",
+    ),
     "16 bits": (deep(), "deep", Exit.IMAGE_INVALID, "16 bits a channel"),
     "warning": (JPEG[:-2] + bytes(50) + b"\xff\xd9", "damaged", Exit.OK, "extraneous bytes"),
     "cmyk": (encoded(PICTURE.convert("CMYK")), "cmyk", Exit.OK, ""),

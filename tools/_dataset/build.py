@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from proofrun.data.lists import Split, list_hash, read_split
-from proofrun.errors import Exit, ProofrunError, WriteError, disk_is_full
+from proofrun.errors import ArchiveError, DataError, Exit, ProofrunError, WriteError, disk_is_full
 
 from .existing import advice, bad_image, existing, is_free
 from .record import RECORD, Note, Record
@@ -102,6 +102,11 @@ def make(
         if (dst / _NOTE).exists():  # killed right behind the rename
             (dst / _NOTE).unlink()
         return there
+    except (ArchiveError, DataError) as error:
+        if (left := _beside_of(dst)).exists():
+            said = f"{error}; what was made so far is in {left}"
+            raise type(error)(said, error.exit_code) from None
+        raise
     except KeyboardInterrupt:
         raise ProofrunError(
             f"{dst}: stopped before it was whole; the same command goes on", Exit.INTERRUPTED
@@ -114,14 +119,20 @@ def make(
         raise WriteError(f"{dst}: {why}") from None
 
 
+def _beside_of(dst: Path) -> Path:
+    return dst.with_name(f".{dst.name}.partial")
+
+
 @contextmanager
 def _beside(dst: Path, note: Note) -> Iterator[Work | None]:
     """The folder to work in, locked. None where another process has renamed it meanwhile."""
     if dst.is_mount():
         raise WriteError(f"{dst}: is a mount point; give a folder in it as --dst")
-    folder = dst.with_name(f".{dst.name}.partial")
+    folder = _beside_of(dst)
+    if folder.is_symlink():
+        raise WriteError(f"{folder}: is a link, and in the way; move it away")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _wait_for(lock, dst)
         same = folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())

@@ -31,6 +31,11 @@ from .findings import REMARKS, Finding
 #: More is never decoded: PIL, and so the torchvision loader, refuses it as a decompression bomb.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)
 
+#: Scans of a JPEG, each of which costs a pass over its pixels. libjpeg makes 10 of a progressive
+#: one, so more work than 10 over the largest image is none that an encoder asks for; and no image
+#: has more than libjpeg-turbo's own fuzzers take.
+SCANS, MOST_SCANS = 10, 500
+
 #: A file that has more is no image of a training set, and is not read.
 MAX_BYTES = 1 << 28
 
@@ -154,6 +159,8 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     return error("too_large", f"says it has {width}x{height} pixels")
+                if image.format == "JPEG" and (scans := too_many_scans(data, width * height)):
+                    return error("too_large", f"has {scans} scans of {width}x{height} pixels")
                 if image.mode in _DEEP or (image.format == "PNG" and data[_BIT_DEPTH] == 16):
                     return error("deep", "has 16 bits a channel, which the loaders cut differently")
                 damage = _decode(image, data)
@@ -168,6 +175,12 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
     except Exception as problem:  # PIL raises OSError, SyntaxError, ValueError, struct.error, …
         kind = "truncated" if "truncated" in str(problem) else "invalid"
         return error(kind, f"cannot be decoded ({one_line(problem)})")
+
+
+def too_many_scans(data: bytes, pixels: int) -> int:
+    """The number of scans, if decoding them takes too long; else 0. Markers are all counted."""
+    scans = data.count(b"\xff\xda")
+    return scans if scans > MOST_SCANS or scans * pixels > SCANS * MAX_PIXELS else 0
 
 
 def _decode(image: Image.Image, data: bytes) -> tuple[str, str] | None:

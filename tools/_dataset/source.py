@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 
 from pydantic import BaseModel, ConfigDict
 
@@ -58,9 +59,12 @@ class Source:
         self.any_archive = any_archive
         self._known: str | None = None
         try:
-            self.fd = os.open(path, os.O_RDONLY)
+            self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
         except OSError as error:
             raise _unreadable(path, error) from None
+        if not S_ISREG(os.fstat(self.fd).st_mode):
+            os.close(self.fd)
+            raise DataError(f"{path}: is no regular file; give the folder of the archives as --src")
         stat = os.fstat(self.fd)
         self.identity = Identity(bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
         self.size = stat.st_size
