@@ -193,6 +193,21 @@ def test_one_odd_file(root, case):
         assert "train/bee/2.JPEG" in said and says in said and not (root / MANIFEST).exists()
 
 
+def test_scans_are_counted_where_there_may_be_many():
+    """Progressive, or with a scan for each component; a thumbnail's scan is not the first."""
+
+    def counted(data: bytes) -> int:
+        with Image.open(io.BytesIO(data)) as image:
+            return examine.too_many_scans(image, data)
+
+    at = JPEG.index(b"\xff\xda")
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 12) + b"\xff\xda\0\x0c\x03" + bytes(5)
+    alone = JPEG[:2] + thumbnail + JPEG[2:at] + b"\xff\xda\0\x08\x01\x01\0\0?\0\x10" * 501
+    assert counted(alone + b"\xff\xd9") == 502
+    assert counted(JPEG[:-2] + JPEG[at:-2] * 501 + b"\xff\xd9") == 0
+    assert counted(many_scans()) == 509 and counted(many_scans(400)) == 0
+
+
 def test_a_bomb_is_not_decoded():
     """PIL is never asked for its pixels: that would be 7.5 GB."""
     for data in (huge_jpeg(), huge_png()):

@@ -253,7 +253,13 @@ def format_error(path: Path, data: mmap.mmap | bytes) -> DataError | None:
 
 
 def _jpeg_ends(data: mmap.mmap | bytes) -> bool:
-    """Whether an end marker follows the start of the pixels; zeros or junk may follow it.
+    """Whether an end marker follows the start of the pixels; zeros or junk may follow it."""
+    at = first_scan(data)
+    return at >= 0 and data.rfind(_JPEG_END, at) >= 0
+
+
+def first_scan(data: mmap.mmap | bytes) -> int:
+    """Where the marker of a JPEG's first scan stands; -1: nowhere.
 
     Segments before the pixels are skipped by their length, since an EXIF thumbnail has an end
     marker of its own. Structure: ITU-T T.81, annex B.
@@ -262,12 +268,12 @@ def _jpeg_ends(data: mmap.mmap | bytes) -> bool:
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
         marker = data[at + 1]
         if marker == 0xDA:  # start of scan
-            return data.rfind(_JPEG_END, at) >= 0
+            return at
         if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:  # stuffing, fill, no length
             at += 1
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
+    return -1
 
 
 def _decode_error(path: Path) -> DataError | None:

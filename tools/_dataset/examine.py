@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from proofrun.data.entries import undecodable_name
-from proofrun.data.lists import format_error
+from proofrun.data.lists import first_scan, format_error
 from proofrun.errors import Exit, one_line
 from proofrun.process import stop_with_parent
 
@@ -159,7 +159,7 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     return error("too_large", f"says it has {width}x{height} pixels")
-                if image.format == "JPEG" and (scans := too_many_scans(data, width * height)):
+                if image.format == "JPEG" and (scans := too_many_scans(image, data)):
                     return error("too_large", f"has {scans} scans of {width}x{height} pixels")
                 if image.mode in _DEEP or (image.format == "PNG" and data[_BIT_DEPTH] == 16):
                     return error("deep", "has 16 bits a channel, which the loaders cut differently")
@@ -177,10 +177,17 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
         return error(kind, f"cannot be decoded ({one_line(problem)})")
 
 
-def too_many_scans(data: bytes, pixels: int) -> int:
-    """The number of scans, if decoding them takes too long; else 0. Markers are all counted."""
+def too_many_scans(image: Image.Image, data: bytes) -> int:
+    """The number of scans, if decoding them takes too long; else 0. Markers are all counted.
+
+    A sequential JPEG with all components in its first scan has no other: libjpeg refuses it.
+    """
+    components = data[(at := first_scan(data)) + 4 : at + 5]
+    if "progressive" not in image.info and components == bytes([len(image.getbands())]):
+        return 0
     scans = data.count(b"\xff\xda")
-    return scans if scans > MOST_SCANS or scans * pixels > SCANS * MAX_PIXELS else 0
+    work = scans * image.width * image.height
+    return scans if scans > MOST_SCANS or work > SCANS * MAX_PIXELS else 0
 
 
 def _decode(image: Image.Image, data: bytes) -> tuple[str, str] | None:
