@@ -268,6 +268,7 @@ def test_launch_refuses_changed_data_and_records_what_it_accepts(digits, tmp_pat
     assert planned(data, tmp_path / "logs")[0].config_hash() == plan.config_hash()
     victim = data / "train/digit_3"
     one, other = sorted(victim.iterdir())[:2]
+    kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
     before = content(tmp_path)
     with pytest.raises(DataError, match="has other content") as caught:
@@ -275,6 +276,14 @@ def test_launch_refuses_changed_data_and_records_what_it_accepts(digits, tmp_pat
     assert caught.value.exit_code is Exit.DATA_CHANGED and one.name in str(caught.value)
     assert content(tmp_path) == before
     other_plan, changed = planned(data, tmp_path / "logs", "--accept-changed-data")
+    one.write_bytes(kept)
+    text = (data / "val.txt").read_text()
+    (data / "val.txt").write_text(
+        text.replace(" 3\n", " x\n").replace(" 8\n", " 3\n").replace("x\n", "8\n")
+    )
+    relabelled = planned(data, tmp_path / "logs", "--accept-changed-data")[1]
+    assert relabelled is not None and relabelled["identity"] == "other"
+    assert relabelled["fingerprint"] == recorded["fingerprint"]
     assert changed is not None and changed["changed"] and changed["identity"] == "other"
     assert other_plan.overrides == {"accept_changed_data": True}
     assert other_plan.flags() == "--accept-changed-data"

@@ -422,6 +422,22 @@ SETS: dict[str, tuple[Callable[[Path], None], Exit, list[str], str]] = {
         ["nested"],
         "train/bee/holiday: has 2 images that no run sees",
     ),
+    "nested and not listed": (
+        nested,
+        Exit.OK,
+        ["nested"],
+        "train/bee/holiday: has 2 images, none of which is in train.txt",
+    ),
+    "nested and listed": (
+        lambda root: [
+            nested(root),
+            append("train.txt", "train/bee/holiday/0.JPEG 1")(root),
+            (root / "train/bee/holiday/spain/1.jpg").unlink(),
+        ],
+        Exit.OK,
+        [],
+        "",
+    ),
     "leak": (leaked, Exit.BAD_LIST, ["leak"], "val/ant/0.JPEG: has the content of"),
     "unlisted": (
         lambda root: PICTURE.save(root / "train/bee/9.JPEG"),
@@ -488,6 +504,12 @@ def test_all_at_once_and_the_worst_decides(root, capsys):
     assert kinds(document) == ["bad_line", "cmyk", "grey", "invalid", "missing"] + ["truncated"] * 2
     out = capsys.readouterr().out
     assert "ERROR 21 truncated           2" in out and "remark   cmyk                1" in out
+
+
+def test_a_path_that_is_too_long(tmp_path):
+    with pytest.raises(ProofrunError, match=r"cannot be read .File name too long") as caught:
+        verify.expectation(None, {}, tmp_path / ("x" * 300))
+    assert caught.value.exit_code is Exit.NO_DATA
 
 
 @pytest.mark.parametrize("classes", [999, 1000, 1001])

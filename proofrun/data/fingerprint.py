@@ -66,8 +66,8 @@ class Manifest:
         return total.hexdigest()
 
     def named(self) -> Manifest:
-        """The same, with an identity that its content confirms."""
-        return replace(self, identity=confirmed(self.identity, self.fingerprint))
+        """The same, with an identity that content and labels confirm."""
+        return replace(self, identity=confirmed(self.identity, self.lists, self.fingerprint))
 
 
 class Seen(NamedTuple):

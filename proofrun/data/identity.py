@@ -25,8 +25,15 @@ CLASS_NAMES = {
 #: Splits in which every class has as many images, by set.
 EQUAL_SHARES = {"ImageNet": ("val",), "Cifar10": ("train", "val")}
 
-#: Of sets whose content is known, as `tools/dataset.py` writes them: another is not that set.
-FINGERPRINTS = {"Digits": "c6c9184f9d6dcd93e4a89f611536594006b1245939d2cb6b5609241cec43fb34"}
+#: Fingerprint and list hashes of sets whose content and labels are known, as `tools/dataset.py`
+#: writes them: another is not that set.
+KNOWN = {
+    "Digits": (
+        "c6c9184f9d6dcd93e4a89f611536594006b1245939d2cb6b5609241cec43fb34",
+        "22f71cd98e78bddeb792f6eafa158d921045d9ebfdb80a1fe91efeeecf69611c",
+        "9d16ef69133e16bca4a7d801111125b75f7a94b6bc0bfbbeadce93c3a204a32a",
+    )
+}
 
 _MOST = 0.9  # of the class names, and of the number of classes: a damaged set is still that set
 
@@ -71,14 +78,16 @@ def identify(lists: Mapping[Split, ImageList], sets: Mapping[str, Data]) -> str:
     return guess if whole else OTHER
 
 
-def confirmed(name: str, fingerprint: Callable[[], str]) -> str:
-    """`name`, unless that set's content is known and is not this."""
-    return name if name not in FINGERPRINTS or fingerprint() == FINGERPRINTS[name] else OTHER
+def confirmed(name: str, lists: Mapping[Split, str], fingerprint: Callable[[], str]) -> str:
+    """`name`, unless that set's content and labels are known and are not these."""
+    if name not in KNOWN or (fingerprint(), lists["train"], lists["val"]) == KNOWN[name]:
+        return name
+    return OTHER
 
 
 def described(name: str) -> str:
     """`name`, for people: where only names and counts tell, it looks like it."""
-    return name if name == OTHER or name in FINGERPRINTS else f"looks like {name}"
+    return name if name == OTHER or name in KNOWN else f"looks like {name}"
 
 
 def class_names(files: Collection[str]) -> set[str]:

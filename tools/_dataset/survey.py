@@ -51,9 +51,9 @@ class Survey:
 
 def folders_of(root: Path) -> set[str]:
     """The class folders of both splits. Raises DataError when there is no such data folder."""
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such data folder; check the path", Exit.NO_DATA)
     with _readable(root):
+        if not root.is_dir():
+            raise DataError(f"{root}: there is no such data folder; check the path", Exit.NO_DATA)
         folders = [root / split for split in SPLITS if (root / split).is_dir()]
         return {name for folder in folders for name in class_folders(folder)}
 
@@ -111,6 +111,12 @@ def _read_list(found: Survey, split: Split) -> None:
     found.lists[split] = ImageList(root, listed, labels, int(labels.max()) + 1)
     for path in sorted(set(_tree(root, split)) - set(files)):
         found.add("unlisted", path, f"is not in {name}")
+    folders = {f"{path.rpartition('/')[0]}/" for path in files}
+    for name in class_folders(root / split) if (root / split).is_dir() else []:
+        for below, count in _nested(root / split / name).items():
+            path = f"{split}/{name}/{below}"
+            if not any(folder.startswith(f"{path}/") for folder in folders):
+                found.add("nested", path, f"has {count} images, none of which is in {split}.txt")
     if outside := [path for path in listed if path.count("/") < 2]:
         for path in outside:
             found.add("no_classes", path, "is not in a class folder")
