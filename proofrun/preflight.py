@@ -141,7 +141,13 @@ def check_data(
 
     `accept` takes changed data as it is. Raises DataError.
     """
-    lists = check_lists(root, data, loader)
+    return check_content(root, data, check_lists(root, data, loader), cache, accept)
+
+
+def check_content(
+    root: Path, data: Data, lists: dict[Split, ImageList], cache: Path, accept: bool = False
+) -> Seen:
+    """See that the content of these lists is what was fingerprinted. Raises DataError."""
     identity = identify(lists, published(bootstrap.ROOT / "recipes"))
     return settle(root, lists, identity, cache, accept, apart.PUBLISHED.get(data.name, 0))
 

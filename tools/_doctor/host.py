@@ -146,7 +146,7 @@ def _state(root: Path, data: Data, logs: Path) -> str:
     touched = len(paths)
     if paths == known.paths:
         touched = int(np.any(fingerprint.observe(root, paths) != known.stats, axis=1).sum())
-    seen = preflight.check_data(root, data, cache)
+    seen = preflight.check_content(root, data, lists, cache)
     since = (
         f"{touched} files were touched since, and are the same" if touched else "untouched since"
     )
