@@ -186,6 +186,15 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """A line as a terminal may have it: a file name may hold escapes, line ends and any bytes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def disk_is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
@@ -215,7 +224,7 @@ def main_exit(main: Callable[[], int | None], name: str) -> None:
         code = main() or Exit.OK
         sys.stdout.flush()
     except ProofrunError as error:
-        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        print(f"{name}: {printable(one_line(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED

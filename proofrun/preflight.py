@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from proofrun import bootstrap, device
-from proofrun.data import LoaderName
+from proofrun.data import LoaderName, apart
 from proofrun.data.entries import undecodable_name
 from proofrun.data.fingerprint import Seen, settle
 from proofrun.data.identity import identify, published
@@ -141,6 +141,19 @@ def check_data(
 
     `accept` takes changed data as it is. Raises DataError.
     """
+    return check_content(root, data, check_lists(root, data, loader), cache, accept)
+
+
+def check_content(
+    root: Path, data: Data, lists: dict[Split, ImageList], cache: Path, accept: bool = False
+) -> Seen:
+    """See that the content of these lists is what was fingerprinted. Raises DataError."""
+    identity = identify(lists, published(bootstrap.ROOT / "recipes"))
+    return settle(root, lists, identity, cache, accept, apart.PUBLISHED.get(data.name, 0))
+
+
+def check_lists(root: Path, data: Data, loader: LoaderName = "dali") -> dict[Split, ImageList]:
+    """Both lists, held against the recipe's counts and a sample of the files. Raises DataError."""
     lists: dict[Split, ImageList] = {}
     counts: dict[Split, int] = {"train": data.train_images, "val": data.val_images}
     for split, count in counts.items():
@@ -160,8 +173,8 @@ def check_data(
             )
         check_images(images, sample=SAMPLE, seed=0)
         lists[split] = images
-    identity = identify(lists, published(bootstrap.ROOT / "recipes"))
-    return settle(root, lists, identity, cache, accept)
+    apart.check_lists(lists)
+    return lists
 
 
 def check_shared_memory(plan: Plan, workers: int, folder: Path = SHARED_MEMORY) -> None:

@@ -38,7 +38,7 @@ class _Unbroken(io.FileIO):
 
 
 def keep_going_without_reader() -> None:
-    """`| head` or a closed terminal must not end a run, nor change a command's exit code."""
+    """`| head`, a closed terminal or one without UTF-8 must not end a run, nor change a code."""
     for name, own in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller: `>&-`
@@ -51,7 +51,7 @@ def keep_going_without_reader() -> None:
         unbroken = io.TextIOWrapper(
             io.BufferedWriter(raw),
             encoding=stream.encoding,
-            errors=stream.errors,
+            errors="replace" if stream.errors == "strict" else stream.errors,
             line_buffering=stream.line_buffering,
         )
         setattr(sys, name, unbroken)

@@ -57,7 +57,22 @@ def test_hash_sees_labels_and_names():
     assert len({hashed(["a", "b"], [0, 1]), hashed(["a", "b"], [1, 0]), hashed(["a"], [0])}) == 3
 
 
+def test_paths_have_one_spelling(root):
+    names = ["./train/a/1.jpg", "train//a/2.JPEG", "train/./b//1.PNG", "train/b/x y.jpg"]
+    write_list(root, [f"{n} {label}" for n, label in zip(names, LABELS, strict=True)])
+    assert read_split(root, "train", 2).files == [f"train/{name}" for name in NAMES]
+    for other in ("./train/..", "train/a/../a/1.jpg", ".", "/", "//train/a/1.jpg"):
+        write_list(root, [f"{other} 0"])
+        with pytest.raises(DataError) as caught:
+            read_split(root, "train", 2)
+        assert caught.value.exit_code is Exit.BAD_LIST
+    write_list(root, ["train/a/1.jpg 0", "train//a/1.jpg 0"])
+    with pytest.raises(DataError, match="is in line 1 already"):
+        read_split(root, "train", 2)
+
+
 def test_tree_ignores_what_is_no_image(root):
+    (root / "train" / "loop").symlink_to("loop")
     (root / "train" / "a" / "notes.md").touch()
     (root / "train" / ".cache").mkdir()
     (root / "train" / "readme.jpg").touch()

@@ -90,6 +90,11 @@ def test_the_command_line(tmp_path):
     done = doctor("GoogLeNet-Digits_FP32_11E_1CPU_Train")
     assert done.returncode == Exit.NO_SUCH_RUN
     assert done.stderr.count("\n") == 1 and RUN in done.stderr
+    done = doctor("nonsense", "--json")
+    assert done.returncode == Exit.NO_SUCH_RUN and done.stderr.count("\n") == 1
+    read = json.loads(done.stdout)
+    assert read["run"] == "nonsense" and read["fit"] is False
+    assert [line["state"] for line in read["lines"]] == ["bad"]
 
 
 def test_data_states(digits, tmp_path, monkeypatch):
@@ -118,8 +123,15 @@ def test_data_states(digits, tmp_path, monkeypatch):
         stdout=subprocess.DEVNULL,
     )
     assert "(Digits)" in digits_line().found and "; untouched since" in digits_line().found
-    os.utime(sorted((copy / "val/digit_0").iterdir())[0])
-    assert "; 1 files were touched since" in digits_line().found
+    first, second = sorted((copy / "val/digit_0").iterdir())[:2]
+    os.utime(first)
+    assert "; 1 files were touched since, and are the same" in digits_line().found
+    whole = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    assert digits_line().state == "bad" and "has other content since" in digits_line().found
+    first.write_bytes(whole[:100])
+    assert digits_line().state == "bad" and f"{first.name}: is cut off" in digits_line().found
+    first.write_bytes(whole)
     (copy / "val.txt").write_text("")
     assert digits_line().state == "bad" and "the list is empty" in digits_line().found
 

@@ -193,6 +193,24 @@ def test_a_damaged_manifest_is_made_anew(tmp_path, damage):
     assert fingerprint.load(root, tmp_path / "cache") is not None
 
 
+def test_a_flipped_bit_in_a_manifest_is_no_error(tmp_path):
+    """Whatever zipfile and numpy make of it, the manifest is made anew, and the same."""
+    root = tree(tmp_path / "set")
+    first = seen(root)
+    whole = (root / MANIFEST).read_bytes()
+    places = {
+        at + byte for at in (whole.index(b"PK"), whole.index(b"PK\1\2")) for byte in range(46)
+    }
+    for place in sorted(places | set(range(0, len(whole), 61))):
+        for bit in (0, 3, 6):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            (root / MANIFEST).write_bytes(damaged)
+            known = fingerprint.load(root, tmp_path / "cache")
+            assert known is None or known.fingerprint() == first.fingerprint
+    assert seen(root) == first
+
+
 def test_names_of_any_bytes(tmp_path):
     root = tree(tmp_path / "set", lists=False)
     (root / "train/ant/0.JPEG").rename(root / "train/ant" / os.fsdecode(b"caf\xe9\n.JPEG"))
@@ -250,6 +268,7 @@ def test_launch_refuses_changed_data_and_records_what_it_accepts(digits, tmp_pat
     assert planned(data, tmp_path / "logs")[0].config_hash() == plan.config_hash()
     victim = data / "train/digit_3"
     one, other = sorted(victim.iterdir())[:2]
+    kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
     before = content(tmp_path)
     with pytest.raises(DataError, match="has other content") as caught:
@@ -257,12 +276,41 @@ def test_launch_refuses_changed_data_and_records_what_it_accepts(digits, tmp_pat
     assert caught.value.exit_code is Exit.DATA_CHANGED and one.name in str(caught.value)
     assert content(tmp_path) == before
     other_plan, changed = planned(data, tmp_path / "logs", "--accept-changed-data")
-    assert changed is not None and changed["changed"] and changed["identity"] == "Digits"
+    one.write_bytes(kept)
+    text = (data / "val.txt").read_text()
+    (data / "val.txt").write_text(
+        text.replace(" 3\n", " x\n").replace(" 8\n", " 3\n").replace("x\n", "8\n")
+    )
+    relabelled = planned(data, tmp_path / "logs", "--accept-changed-data")[1]
+    assert relabelled is not None and relabelled["identity"] == "other"
+    assert relabelled["fingerprint"] == recorded["fingerprint"]
+    assert changed is not None and changed["changed"] and changed["identity"] == "other"
     assert other_plan.overrides == {"accept_changed_data": True}
     assert other_plan.flags() == "--accept-changed-data"
     assert other_plan.config_hash() != plan.config_hash()
     synthetic, none = planned(data, tmp_path / "logs", "--loader", "synthetic")
     assert none is None and synthetic.data_hash == "synthetic"
+
+
+def test_launch_refuses_images_of_the_other_split(digits, tmp_path):
+    """By path, before anything is read; and by content."""
+    data = Path(shutil.copytree(digits, tmp_path / "digits"))
+    lines = (data / "val.txt").read_text().splitlines(keepends=True)
+    foreign = (data / "train.txt").read_text().splitlines(keepends=True)[0]
+    (data / "val.txt").write_text("".join([foreign.replace("/", "//", 1), *lines[1:]]))
+    with pytest.raises(DataError, match="is listed in train and in val") as caught:
+        planned(data, tmp_path / "logs")
+    assert caught.value.exit_code is Exit.BAD_LIST
+    (data / "val.txt").write_text("".join(lines))
+    (data / MANIFEST).unlink(missing_ok=True)
+    train, val = (sorted((data / split / "digit_1").iterdir())[0] for split in ("train", "val"))
+    shutil.copy(train, val)
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match=f"{val.name}: has the content of .*{train.name}"
+        ) as caught:
+            planned(data, tmp_path / "logs", "--accept-changed-data")
+        assert caught.value.exit_code is Exit.BAD_LIST
 
 
 def test_a_name_that_dali_cannot_open(tmp_path, digits):

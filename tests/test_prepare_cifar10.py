@@ -95,6 +95,8 @@ def test_from_the_command_line(src, tmp_path):
     done = subprocess.run([*line, "--any-archives"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     md5 = hashlib.md5((src / BINARY).read_bytes()).hexdigest()
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == Exit.CANNOT_WRITE and "made with --any-archives" in done.stderr
     (src / PYTHON).unlink()  # the folder's other archive
     table = {PYTHON: CIFAR10[PYTHON], BINARY: Published(md5)}
     assert "not the published" not in module.prepare(src, tmp_path / "two", table=table)

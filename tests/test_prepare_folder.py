@@ -138,6 +138,18 @@ def test_other_files_are_passed_over_and_said(src, tmp_path, capsys):
     assert [len(files) for files in lists(tmp_path / "set")] == [28, 7]
 
 
+def test_images_in_folders_within_a_class_are_counted(src, tmp_path, capsys):
+    for name in ("holiday", "holiday/spain", "notes"):
+        (src / "a cat" / name).mkdir()
+    for index in range(300):
+        (src / "a cat" / "holiday" / f"{index}.jpg").touch()
+    (src / "a cat" / "holiday" / "spain" / "x.PNG").touch()
+    module.prepare(src, tmp_path / "set")
+    err = capsys.readouterr().err
+    assert "1 other files passed over, first a cat/notes" in err
+    assert "301 images passed over, in folders within class folders, first a cat/holiday: mo" in err
+
+
 def loop(src: Path) -> None:
     (src / "a cat" / "loop.jpg").symlink_to("loop.jpg")
 
@@ -198,6 +210,36 @@ def test_bad_requests(src, tmp_path):
     (src / "a cat" / "picture 0.jpg").unlink()
     with pytest.raises(ProofrunError, match="from other files or with other settings"):
         module.prepare(src, tmp_path / "set")
+
+
+def test_other_content_of_the_same_size_is_another_set(src, tmp_path):
+    module.prepare(src, tmp_path / "set")
+    path = src / "a cat" / "picture 0.jpg"
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ProofrunError, match="from other files or with other settings"):
+        module.prepare(src, tmp_path / "set")
+
+
+def test_a_bad_image_is_said_each_time_and_may_go_to_quarantine(src, tmp_path):
+    """As the source has it: prepare copies, verify judges, and both know the set again."""
+    (src / "a cat" / "picture 1.JPEG").write_bytes(b"")
+    said = module.prepare(src, tmp_path / "set")
+    assert "wrote 28 train, 7 val" in said and "picture 1.JPEG: has 0 bytes" in said
+    assert "--quarantine BAD` moves what is bad" in said
+    said = module.prepare(src, tmp_path / "set")
+    assert "is complete, nothing to do" in said and "picture 1.JPEG: has 0 bytes" in said
+    before = (tmp_path / "set" / "dataset.json").read_bytes()
+    line = [sys.executable, ROOT / "tools" / "dataset.py", "verify", tmp_path / "set"]
+    done = subprocess.run([*line, "--quarantine", tmp_path / "bad"], capture_output=True, text=True)
+    assert done.returncode == 0 and "moved 1 files" in done.stdout, done.stderr
+    said = module.prepare(src, tmp_path / "set")
+    assert "is complete, nothing to do" in said and "(1 more in quar" in said
+    assert "has 0 bytes" not in said
+    done = subprocess.run([*line, "--restore", tmp_path / "bad"], capture_output=True, text=True)
+    assert done.returncode == 0 and "restored 1 files and 1 lists" in done.stdout, done.stderr
+    assert (tmp_path / "set" / "dataset.json").read_bytes() == before
 
 
 def test_an_unfinished_set_of_other_settings_is_begun_anew(src, tmp_path, monkeypatch, capsys):

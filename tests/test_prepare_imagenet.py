@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import archives
+import numpy as np
 import pytest
 from archives import ilsvrc, info, tar, wnids
 from scipy.io import loadmat, savemat
@@ -111,6 +112,7 @@ def test_the_tree_is_that_of_the_archives(tmp_path):
     md5 = hashlib.md5((src / TRAIN).read_bytes()).hexdigest()
     assert record["archives"][TRAIN] == {
         "bytes": (src / TRAIN).stat().st_size, "md5": md5, "published": False,
+        "mtime_ns": (src / TRAIN).stat().st_mtime_ns,
     }  # fmt: skip
     assert record["images"] == {"train": 30, "val": 15} and record["classes"] == 5
     before = {path: path.stat().st_mtime_ns for path in dst.rglob("*")}
@@ -126,8 +128,12 @@ def test_published_checksums_are_compared(src, tmp_path):
     assert all(archive["published"] for archive in record["archives"].values())
     for name in IMAGENET:
         wrong = table | {name: Published("0" * 32)}
-        with pytest.raises(ArchiveError, match=f"{name}: has the MD5 .*, the published one 0000"):
+        with pytest.raises(
+            ArchiveError, match=f"{name}: has the MD5 .*, the published one 0000"
+        ) as e:
             imagenet.prepare(src, tmp_path / "other", table=wrong)
+        kept = str(e.value).endswith(f"; what was made so far is in {tmp_path}/.other.partial")
+        assert kept == (tmp_path / ".other.partial").exists() == (name != DEVKIT)
         assert not (tmp_path / "other").exists()
     # what was made is not lost: on purpose, the same work becomes a set
     kept = tmp_path / ".other.partial" / "train"
@@ -136,6 +142,26 @@ def test_published_checksums_are_compared(src, tmp_path):
     assert len(before) >= 128  # the batches that were waited for
     assert all((tmp_path / "other" / "train" / p.relative_to(kept)).stat().st_ino == ino
                for p, ino in before.items())  # fmt: skip
+
+
+def test_a_set_from_other_archives_is_not_complete(src, tmp_path, capsys):
+    """Same names and sizes: told by time, or else by MD5."""
+    prepare(src, tmp_path / "set")
+    os.utime(src / TRAIN)  # a copy of it: read again
+    assert "is complete" in prepare(src, tmp_path / "set")
+    assert "hashed, since it has not the time" in capsys.readouterr().err
+    data = bytearray((src / TRAIN).read_bytes())
+    data[3000] ^= 1
+    (src / TRAIN).write_bytes(data)
+    with pytest.raises(WriteError, match=f"it was made from another {TRAIN}"):
+        prepare(src, tmp_path / "set")
+
+
+def test_a_set_of_any_archives_is_not_the_published_one(src, tmp_path):
+    prepare(src, tmp_path / "set")
+    with pytest.raises(WriteError, match="was made with --any-archives, which was not given"):
+        imagenet.prepare(src, tmp_path / "set", table={n: Published("0" * 32) for n in IMAGENET})
+    assert "is complete" in prepare(src, tmp_path / "set")
 
 
 def test_from_the_command_line(src, tmp_path):
@@ -208,6 +234,13 @@ def meta(src: Path, **changes: object) -> None:
     rewrite_devkit(src, "meta.mat", out.getvalue())
 
 
+def bomb(src: Path) -> None:
+    """25 kB that scipy would make 25 MB of."""
+    out = io.BytesIO()
+    savemat(out, {"synsets": np.zeros(3 << 20)}, do_compression=True)
+    rewrite_devkit(src, "meta.mat", out.getvalue())
+
+
 W0, W4 = wnids(5)[0], wnids(5)[4]
 BAD = {
     "devkit missing": (lambda s: (s / DEVKIT).unlink(), "No such file", Exit.NO_DATA),
@@ -233,7 +266,10 @@ BAD = {
                                  Exit.BAD_ARCHIVE),
     "val cut": (lambda s: cut(s, VAL, 0.7), "its end is missing", Exit.BAD_ARCHIVE),
     "train is a folder": (lambda s: ((s / TRAIN).unlink(), (s / TRAIN).mkdir()),
-                          "Is a directory", Exit.BAD_ARCHIVE),
+                          "is no regular file", Exit.NO_DATA),
+    "train is a pipe": (lambda s: ((s / TRAIN).unlink(), os.mkfifo(s / TRAIN)),
+                        "is no regular file", Exit.NO_DATA),
+    "meta.mat is a bomb": (bomb, "meta.mat: unpacks to more than 16 MiB", Exit.BAD_ARCHIVE),
     "val empty": (lambda s: cut(s, VAL, 0.0), "its end is missing", Exit.BAD_ARCHIVE),
     "inner archive cut": (lambda s: swap_train(s, **{W4: tar([("a.JPEG", b"x" * 9999)])[:4096]}),
                           f"{W4}.tar: 'a.JPEG': its end is missing", Exit.BAD_ARCHIVE),
@@ -306,6 +342,15 @@ def test_places_that_are_refused(src, whole, tmp_path):
     with pytest.raises(WriteError, match="no unfinished data set of ours, and in the way"):
         prepare(src, tmp_path / "set")
     assert os.listdir(partial) == ["mine"]
+    (tmp_path / "victim").mkdir()
+    (tmp_path / ".planted.partial").symlink_to(tmp_path / "victim")
+    with pytest.raises(WriteError, match=r"planted.partial: is a link, and in the way"):
+        prepare(src, tmp_path / "planted")
+    assert os.listdir(tmp_path / "victim") == []
+    (tmp_path / ".planted.partial").unlink()
+    (tmp_path / ".planted.partial").touch()
+    with pytest.raises(WriteError, match="planted: cannot be written"):
+        prepare(src, tmp_path / "planted")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     assert f"{tmp_path / 'elsewhere'}: wrote 350 train" in prepare(src, tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "link" / "train.txt").exists()

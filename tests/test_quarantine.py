@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -167,7 +168,111 @@ def test_what_is_refused(root, tmp_path):
         file.write("\n")
     with pytest.raises(ProofrunError, match="was edited since"):
         quarantine.restore(aside, root)
-    journal = (aside / "journal.json").read_text()
-    (aside / "journal.json").write_text(journal.replace(BAD[0], "../../etc/passwd"))
-    with pytest.raises(ProofrunError, match="is no journal"):
-        quarantine.restore(aside, root)
+
+
+def interrupted(root: Path, aside: Path) -> None:
+    killed = process(root, "--quarantine", aside, fault="quarantine_moved,file=0:kill")
+    assert killed.returncode == -signal.SIGKILL
+
+
+def test_an_interrupted_one_belongs_to_its_set(root, tmp_path):
+    """Given with another set, nothing of that moves, and nothing that was moved is lost."""
+    other = tree(tmp_path / "other")
+    aside = tmp_path / "aside"
+    interrupted(root, aside)
+    before, moved = content(other), content(aside)
+    with pytest.raises(ProofrunError, match=r"came from .*set, not from .*other") as caught:
+        quarantine.finish(aside, other)
+    assert caught.value.exit_code is Exit.USAGE
+    assert command(other, quarantine=aside) is Exit.USAGE
+    assert content(other) == before and content(aside) == moved
+
+
+def test_what_was_repaired_meanwhile_stays(root, tmp_path):
+    aside = tmp_path / "aside"
+    interrupted(root, aside)
+    good = (root / "train/ant/0.JPEG").read_bytes()
+    (root / BAD[1]).write_bytes(good)
+    with pytest.raises(ProofrunError, match=f"{BAD[1]}: is another file than when"):
+        quarantine.finish(aside, root)
+    assert (root / BAD[1]).read_bytes() == good and (root / BAD[2]).exists()
+    assert command(root, restore=aside) is Exit.OK
+    assert (root / BAD[0]).read_bytes() == b"" and (root / BAD[1]).read_bytes() == good
+
+
+def test_no_move_goes_over_a_file(root, tmp_path):
+    """What was moved and then made again is in both places: both stay."""
+    aside = tmp_path / "aside"
+    interrupted(root, aside)
+    (root / BAD[0]).write_bytes(b"\xff\xd8 a new one, bad again")
+    assert command(root, quarantine=aside) is Exit.USAGE
+    assert (aside / "files" / BAD[0]).read_bytes() == b""
+    assert (root / BAD[0]).read_bytes() == b"\xff\xd8 a new one, bad again"
+
+
+def test_a_file_that_is_gone_is_named(root, tmp_path, capsys):
+    aside = tmp_path / "aside"
+    command(root, quarantine=aside)
+    (aside / "files" / BAD[1]).unlink()
+    for _ in range(2):
+        with pytest.raises(
+            ProofrunError, match=f"restored 2 files .* but {BAD[1]} is nei"
+        ) as caught:
+            quarantine.restore(aside, root)
+        assert caught.value.exit_code is Exit.LIST_MISSING_FILE
+    assert (root / BAD[0]).exists() and (root / BAD[2]).exists()
+
+
+def test_two_are_restored_the_later_one_first(root, tmp_path):
+    before = content(root)
+    assert command(root, quarantine=tmp_path / "one") is Exit.OK
+    (root / "train/ant/0.JPEG").write_bytes(b"")
+    assert command(root, quarantine=tmp_path / "two") is Exit.OK
+    with pytest.raises(ProofrunError, match="restore the later one first"):
+        quarantine.restore(tmp_path / "one", root)
+    assert command(root, restore=tmp_path / "two") is Exit.OK
+    assert command(root, restore=tmp_path / "one") is Exit.OK
+    after = content(root)
+    del before["train/ant/0.JPEG"], after["train/ant/0.JPEG"]
+    assert after == before
+    with pytest.raises(ProofrunError, match="was used once and restored; give another"):
+        quarantine.move(tmp_path / "one", root, quarantine.Bad(BAD, set()))
+
+
+DAMAGED = {
+    "leads away": lambda journal: journal | {"files": {"../../etc/passwd": ""}},
+    "no root": lambda journal: {key: journal[key] for key in journal if key != "root"},
+    "no state": lambda journal: {key: journal[key] for key in journal if key != "state"},
+    "another state": lambda journal: journal | {"state": "dancing"},
+    "a number": lambda journal: journal | {"files": {"a": 7}},
+    "lists of words": lambda journal: journal | {"lists": {"train.txt": "word"}},
+    "lists without hashes": lambda journal: journal | {"lists": {"train.txt": {}}},
+    "a list": lambda journal: [journal],
+    "null": lambda journal: None,
+    "root is a number": lambda journal: journal | {"root": 7},
+    "another schema": lambda journal: journal | {"schema": 3},
+    "a nul": lambda journal: journal | {"files": {"a\0b": ""}},
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_journals(root, tmp_path, case):
+    aside = tmp_path / "aside"
+    command(root, quarantine=aside)
+    before = content(root)
+    journal = json.loads((aside / "journal.json").read_text())
+    (aside / "journal.json").write_text(json.dumps(DAMAGED[case](journal)))
+    assert command(root, restore=aside) is Exit.USAGE
+    assert command(root, quarantine=aside) is Exit.USAGE
+    assert content(root) == before
+
+
+def test_a_journal_of_before_there_were_hashes(root, tmp_path):
+    before = content(root)
+    aside = tmp_path / "aside"
+    command(root, quarantine=aside)
+    journal = json.loads((aside / "journal.json").read_text())
+    journal |= {"schema": 1, "files": list(journal["files"])}
+    (aside / "journal.json").write_text(json.dumps(journal))
+    assert command(root, restore=aside) is Exit.OK
+    assert content(root) == before

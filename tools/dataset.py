@@ -25,7 +25,7 @@ bootstrap.ensure(
 
 from _dataset import cifar10, digits, folder, imagenet, verify  # noqa: E402
 
-from proofrun.errors import Parser, main_exit, whole  # noqa: E402
+from proofrun.errors import Parser, main_exit, printable, whole  # noqa: E402
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Parser]
@@ -112,7 +112,7 @@ def main() -> None:
     """Do what the command line says; ProofrunError as each command documents."""
     args = parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the next one goes on
-    print(args.command(args))
+    print("\n".join(map(printable, args.command(args).split("\n"))))
 
 
 if __name__ == "__main__":

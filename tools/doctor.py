@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from proofrun import bootstrap
 
-bootstrap.ensure("numpy", "psutil", "pydantic", "yaml", "tqdm")
+bootstrap.ensure("numpy", "PIL", "psutil", "pydantic", "yaml", "tqdm")
 
 from _doctor import host, page, software  # noqa: E402
 
-from proofrun.errors import Exit, Parser, main_exit  # noqa: E402
+from proofrun.errors import Exit, Parser, ProofrunError, main_exit, one_line  # noqa: E402
 from proofrun.runs import find_recipe  # noqa: E402
 
 REHEARSAL = "GoogLeNet-Digits_FP32_10E_1CPU_Train"
@@ -35,7 +35,13 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="the page for programs")
     options = parser.parse_args()
     host.read_env_sh()
-    run, _, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
+    try:
+        run, _, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
+    except ProofrunError as error:
+        if options.json:
+            what, _, todo = one_line(error).partition("; ")
+            print(page.document(options.run, [page.Line("Run", options.run, "bad", what, todo)]))
+        raise
     logs = bootstrap.folder("PROOFRUN_LOGS", "logs", options.logs)
     lines = [
         *software.check(run),

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from proofrun.errors import DataError, Exit
 
+MAX_LABEL = 2**31 - 1  # more is no number of a class, and no loader's label
+
 
 class Line(NamedTuple):
     """A line of a list, counted from 1; `error` says why it cannot be used."""
@@ -34,8 +36,10 @@ def list_lines(list_file: Path, classes: int | None) -> Iterator[Line]:
             continue
         cut = max(line.rfind(" "), line.rfind("\t"))
         name, label = line[: max(cut, 0)].rstrip(" \t"), line[cut + 1 :]
+        absolute = name.startswith("/")
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))  # one spelling
         error = None
-        if not name or name.startswith("/") or "\0" in name or not _is_integer(label):
+        if not name or absolute or "\0" in name or not _is_integer(label):
             error = DataError(
                 f"{list_file}:{number}: {line[:200]!r} is not `relative/path label`; "
                 "correct the line",
@@ -48,7 +52,7 @@ def list_lines(list_file: Path, classes: int | None) -> Iterator[Line]:
                 "line",
                 Exit.BAD_LIST,
             )
-        elif int(label) < 0 or (classes is not None and int(label) >= classes):
+        elif not 0 <= int(label) <= (MAX_LABEL if classes is None else classes - 1):
             last = "" if classes is None else f" {classes - 1}"
             error = DataError(
                 f"{list_file}:{number}: label {label} is outside 0 …{last}; correct the "
@@ -74,4 +78,4 @@ def undecodable_name(names: list[str]) -> str | None:
 
 
 def _is_integer(text: str) -> bool:
-    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 20
+    return text.isascii() and text.removeprefix("-").isdecimal() and len(text) < 100

@@ -15,16 +15,17 @@ import json
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from proofrun.data import apart
+from proofrun.data.identity import confirmed
 from proofrun.data.lists import ImageList, Split, image_error, list_hash
 from proofrun.errors import DataError, Exit
 from proofrun.progress import counted
@@ -64,6 +65,10 @@ class Manifest:
             total.update(line.encode(errors="surrogateescape"))
         return total.hexdigest()
 
+    def named(self) -> Manifest:
+        """The same, with an identity that content and labels confirm."""
+        return replace(self, identity=confirmed(self.identity, self.lists, self.fingerprint))
+
 
 class Seen(NamedTuple):
     """What a run records of its data. `changed`: it is not what was fingerprinted, and accepted."""
@@ -89,20 +94,28 @@ class Seen(NamedTuple):
 
 
 def settle(
-    root: Path, lists: Mapping[Split, ImageList], identity: str, cache: Path, accept: bool
+    root: Path,
+    lists: Mapping[Split, ImageList],
+    identity: str,
+    cache: Path,
+    accept: bool,
+    leaks: int = 0,
 ) -> Seen:
     """What the data is now, against its manifest; the first time the manifest is made.
 
     `identity` is what the lists look like, `cache` the folder for manifests of data that cannot be
-    written. Raises DataError DATA_CHANGED naming the first path that differs, unless `accept`; an
-    image that broke since has the error of `image_error`.
+    written, `leaks` as many images of val as may be in train. Raises DataError BAD_LIST for more,
+    DATA_CHANGED naming the first path that differs, unless `accept`; an image that broke since has
+    the error of `image_error`.
     """
     paths = sorted(name for images in lists.values() for name in images.files)
     hashes = {split: list_hash(images) for split, images in lists.items()}
     stats = observe(root, paths)
     known = load(root, cache)
-    now = Manifest(paths, stats, _digests(root, paths, stats, known), hashes, identity)
+    now = Manifest(paths, stats, _digests(root, paths, stats, known), hashes, identity).named()
     difference = None if known is None else first_difference(known, now)
+    if difference is None or accept:
+        apart.check_content(paths, now.digests, lists["val"], leaks)
     if difference is None:
         if known is None or not _same_stats(known, now):
             keep(root, cache, now)
@@ -110,7 +123,7 @@ def settle(
         first = root / difference.path
         broken = first.suffix != ".txt" and first.exists() and image_error(first, decode=True)
         raise broken or _changed(root, difference)
-    return Seen(now.fingerprint(), hashes, identity, difference is not None, root.name)
+    return Seen(now.fingerprint(), hashes, now.identity, difference is not None, root.name)
 
 
 class Difference(NamedTuple):
@@ -258,8 +271,8 @@ def _read(path: Path) -> Manifest | None:
         return Manifest(
             paths, stats, digests, dict(head["lists"]), str(head["identity"]), float(head["taken"])
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-        return None  # a manifest can be made again
+    except Exception:  # zipfile and numpy raise anything on damaged bytes: it can be made again
+        return None
 
 
 def keep(root: Path, cache: Path, manifest: Manifest) -> None:

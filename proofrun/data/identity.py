@@ -1,4 +1,4 @@
-"""Which known data set this is, told by the data itself: class names and counts. Torch-free.
+"""Which known data set this is, told by class names and counts, and by content. Torch-free.
 
 A claim is judged on its own data set only, and a folder's name proves nothing.
 """
@@ -6,7 +6,7 @@ A claim is judged on its own data set only, and a folder's name proves nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from proofrun.data.lists import ImageList, Split
@@ -24,6 +24,16 @@ CLASS_NAMES = {
 
 #: Splits in which every class has as many images, by set.
 EQUAL_SHARES = {"ImageNet": ("val",), "Cifar10": ("train", "val")}
+
+#: Fingerprint and list hashes of sets whose content and labels are known, as `tools/dataset.py`
+#: writes them: another is not that set.
+KNOWN = {
+    "Digits": (
+        "c6c9184f9d6dcd93e4a89f611536594006b1245939d2cb6b5609241cec43fb34",
+        "22f71cd98e78bddeb792f6eafa158d921045d9ebfdb80a1fe91efeeecf69611c",
+        "9d16ef69133e16bca4a7d801111125b75f7a94b6bc0bfbbeadce93c3a204a32a",
+    )
+}
 
 _MOST = 0.9  # of the class names, and of the number of classes: a damaged set is still that set
 
@@ -51,7 +61,7 @@ def resembles(names: Collection[str], sets: Mapping[str, Data]) -> str:
 
 
 def identify(lists: Mapping[Split, ImageList], sets: Mapping[str, Data]) -> str:
-    """The set that these lists are, with all its classes and images; else `OTHER`."""
+    """The set that these lists look like, with all its classes and images; else `OTHER`."""
     names = {split: class_names(images.files) for split, images in lists.items()}
     every = set().union(*names.values())
     guess = resembles(every, sets)
@@ -66,6 +76,18 @@ def identify(lists: Mapping[Split, ImageList], sets: Mapping[str, Data]) -> str:
         and len(lists["val"].files) == data.val_images
     )
     return guess if whole else OTHER
+
+
+def confirmed(name: str, lists: Mapping[Split, str], fingerprint: Callable[[], str]) -> str:
+    """`name`, unless that set's content and labels are known and are not these."""
+    if name not in KNOWN or (fingerprint(), lists["train"], lists["val"]) == KNOWN[name]:
+        return name
+    return OTHER
+
+
+def described(name: str) -> str:
+    """`name`, for people: where only names and counts tell, it looks like it."""
+    return name if name == OTHER or name in KNOWN else f"looks like {name}"
 
 
 def class_names(files: Collection[str]) -> set[str]:

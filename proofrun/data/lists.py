@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -136,7 +137,7 @@ def files_in(folder: Path) -> set[str]:
     """Names of the files in a folder, links to files included; empty where there is no folder."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if _is_file(entry)}
+            return {entry.name for entry in entries if _is(entry.is_file)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
 
@@ -144,7 +145,7 @@ def files_in(folder: Path) -> set[str]:
 def class_folders(folder: Path) -> list[str]:
     """Sorted names of the folders in a split's folder: their order gives the labels."""
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if _is(e.is_dir) and not e.name.startswith("."))
 
 
 def class_images(folder: Path) -> list[str]:
@@ -180,9 +181,9 @@ def _under_root(root: Path, split: Split, first: str) -> bool:
     return first.startswith(f"{split}/") and not (root / split / first).is_file()
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is(kind: Callable[[], bool]) -> bool:
     try:
-        return entry.is_file()
+        return kind()
     except OSError:  # a loop of links
         return False
 
@@ -252,7 +253,13 @@ def format_error(path: Path, data: mmap.mmap | bytes) -> DataError | None:
 
 
 def _jpeg_ends(data: mmap.mmap | bytes) -> bool:
-    """Whether an end marker follows the start of the pixels; zeros or junk may follow it.
+    """Whether an end marker follows the start of the pixels; zeros or junk may follow it."""
+    at = first_scan(data)
+    return at >= 0 and data.rfind(_JPEG_END, at) >= 0
+
+
+def first_scan(data: mmap.mmap | bytes) -> int:
+    """Where the marker of a JPEG's first scan stands; -1: nowhere.
 
     Segments before the pixels are skipped by their length, since an EXIF thumbnail has an end
     marker of its own. Structure: ITU-T T.81, annex B.
@@ -261,12 +268,12 @@ def _jpeg_ends(data: mmap.mmap | bytes) -> bool:
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
         marker = data[at + 1]
         if marker == 0xDA:  # start of scan
-            return data.rfind(_JPEG_END, at) >= 0
+            return at
         if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:  # stuffing, fill, no length
             at += 1
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
+    return -1
 
 
 def _decode_error(path: Path) -> DataError | None:

@@ -17,44 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from proofrun.data.lists import Split, check_images, list_hash, read_split
-from proofrun.errors import DataError, Exit, ProofrunError, WriteError, disk_is_full, one_line
+from proofrun.data.lists import Split, list_hash, read_split
+from proofrun.errors import ArchiveError, DataError, Exit, ProofrunError, WriteError, disk_is_full
 
-from .source import Archived, Identity, Source
+from .existing import advice, bad_image, existing, is_free
+from .record import RECORD, Note, Record
+from .source import Archived, Source
 
-#: What the data set was made from; the last file that is written.
-RECORD = "dataset.json"
 #: One line for each label: the class folder, and behind a space what the class is called.
 CLASSES = "classes.txt"
 
 _NOTE = ".unfinished.json"
-_SAMPLE = 5000  # files of each split of which the first and the last bytes are looked at
-
-
-class Record(BaseModel):
-    """`dataset.json`. `lists`: the hashes of `proofrun.data.lists.list_hash`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    set: str
-    settings: dict[str, str | int | float] = {}
-    archives: dict[str, Archived] = {}
-    images: dict[Split, int]
-    classes: int
-    lists: dict[Split, str]
-
-
-class Note(BaseModel):
-    """What an unfinished set is made from, and the MD5s that are known by now."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    set: str
-    settings: dict[str, str | int | float]
-    archives: dict[str, Identity]
-    md5: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -102,26 +77,36 @@ def make(
     settings: Mapping[str, str | int | float] | None = None,
     sources: Mapping[str, Source] | None = None,
     unrecorded: Record | None = None,
+    own_images: bool = False,
 ) -> str:
     """Make the set `name` in the folder `dst` with `write`; one line that says what is there now.
 
     A complete set is left as it is. `unrecorded`: what one from before there were records holds.
+    `own_images`: nobody has published them, and a bad one is said in the line.
     Raises WriteError when `dst` holds anything else, or cannot be written; what `write` raises.
     """
     dst = Path(os.path.realpath(dst))
-    settings = dict(settings or {})
-    identities = {key: source.identity for key, source in (sources or {}).items()}
+    settings, sources = dict(settings or {}), dict(sources or {})
+    identities = {key: source.identity for key, source in sources.items()}
     note = Note(set=name, settings=settings, archives=identities)
     try:
-        while (there := _existing(dst, note, unrecorded)) is None:
+        while (there := existing(dst, note, sources, unrecorded, own_images)) is None:
             with _beside(dst, note) as work:
                 if work is None:
                     continue  # another process was here and is gone: look again
                 record = _finish(work.folder, name, settings, write(work))
                 work.folder.rename(dst)
                 (dst / _NOTE).unlink()
-            return f"{dst}: wrote {_said(record)}"
+            bad = bad_image(dst, record) if own_images else ""
+            return f"{dst}: wrote {record.said()}{advice(dst, bad)}"
+        if (dst / _NOTE).exists():  # killed right behind the rename
+            (dst / _NOTE).unlink()
         return there
+    except (ArchiveError, DataError) as error:
+        if (left := _beside_of(dst)).exists():
+            said = f"{error}; what was made so far is in {left}"
+            raise type(error)(said, error.exit_code) from None
+        raise
     except KeyboardInterrupt:
         raise ProofrunError(
             f"{dst}: stopped before it was whole; the same command goes on", Exit.INTERRUPTED
@@ -134,18 +119,24 @@ def make(
         raise WriteError(f"{dst}: {why}") from None
 
 
+def _beside_of(dst: Path) -> Path:
+    return dst.with_name(f".{dst.name}.partial")
+
+
 @contextmanager
 def _beside(dst: Path, note: Note) -> Iterator[Work | None]:
     """The folder to work in, locked. None where another process has renamed it meanwhile."""
     if dst.is_mount():
         raise WriteError(f"{dst}: is a mount point; give a folder in it as --dst")
-    folder = dst.with_name(f".{dst.name}.partial")
+    folder = _beside_of(dst)
+    if folder.is_symlink():
+        raise WriteError(f"{folder}: is a link, and in the way; move it away")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _wait_for(lock, dst)
         same = folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())
-        if not same or not _is_free(dst):
+        if not same or not is_free(dst):
             yield None
             return
         yield Work(folder, dst, _take_up(folder, note))
@@ -211,68 +202,6 @@ def _hashes(folder: Path, classes: int) -> dict[Split, str]:
         "train": list_hash(read_split(folder, "train", classes)),
         "val": list_hash(read_split(folder, "val", classes)),
     }
-
-
-def _existing(dst: Path, wanted: Note, unrecorded: Record | None) -> str | None:
-    """What to say about a complete set in `dst`; None if the place is free, WriteError else."""
-    try:
-        if _is_free(dst):
-            return None
-        record = _check(dst, wanted, unrecorded)
-        if (dst / _NOTE).exists():  # killed right behind the rename
-            (dst / _NOTE).unlink()
-        return f"{dst}: is complete, nothing to do: {_said(record)}"
-    except DataError as error:
-        why = str(error).partition(";")[0]  # without its advice, which is for a reader of the data
-        raise WriteError(
-            f"{dst}: is there already and is not a complete {wanted.set} set ({why}); move it away "
-            "or give another --dst"
-        ) from None
-    except OSError as error:
-        raise WriteError(
-            f"{dst}: cannot be read ({error.strerror}); mend it or give another --dst"
-        ) from None
-
-
-def _is_free(dst: Path) -> bool:
-    return not dst.exists() or (dst.is_dir() and not any(dst.iterdir()))
-
-
-def _check(dst: Path, wanted: Note, unrecorded: Record | None) -> Record:
-    """The record of a complete set; DataError if anything is missing, damaged or another set's."""
-    try:
-        record = Record.model_validate_json((dst / RECORD).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        if unrecorded is None:
-            raise DataError(f"there is no {RECORD}") from None
-        record = unrecorded
-    except ValidationError as error:
-        raise DataError(f"{RECORD} is not ours: {one_line(error)}") from None
-    if record.set != wanted.set:
-        raise DataError(f"it is a {record.set} set")
-    if record.settings != wanted.settings and record.lists:
-        raise DataError("it was made from other files or with other settings")
-    sizes = {name: archived.bytes for name, archived in record.archives.items()}
-    if sizes != {name: identity.bytes for name, identity in wanted.archives.items()}:
-        raise DataError("it was made from other archives")
-    hashes: dict[Split, str] = {}
-    for split, count in record.images.items():
-        images = read_split(dst, split, record.classes)
-        if len(images.files) != count:
-            raise DataError(f"{split}.txt has {len(images.files)} images, not {count}")
-        check_images(images, sample=_SAMPLE)
-        hashes[split] = list_hash(images)
-    if record.lists and record.lists != hashes:
-        raise DataError("its lists are not those that were written")
-    return record.model_copy(update={"lists": hashes})
-
-
-def _said(record: Record) -> str:
-    counts = ", ".join(f"{count} {split}" for split, count in record.images.items())
-    hashes = " ".join(text[:12] for text in record.lists.values())
-    others = [name for name, archived in record.archives.items() if not archived.published]
-    warning = f"; not the published archives: {', '.join(others)}" if others else ""
-    return f"{counts} images of {record.classes} classes, lists {hashes}{warning}"
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from . import tars
 from .source import GZIP_LIMITS, Source
 
 _META = "data/meta.mat"
+_META_BYTES = 1 << 24  # ours: the published one has a few MB of 1860 synsets
+_MAT_HEADER = 128  # bytes
+_MAT_COMPRESSED = 15  # miCOMPRESSED
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
 
@@ -60,6 +65,7 @@ def _meta(data: bytes) -> tuple[dict[int, str], dict[str, str]]:
     """
     from scipy.io import loadmat
 
+    _check_size(data)
     try:
         synsets = np.atleast_1d(loadmat(io.BytesIO(data), squeeze_me=True)["synsets"])
         fields = (synsets[f] for f in ("ILSVRC2012_ID", "WNID", "words", "num_children"))
@@ -77,6 +83,27 @@ def _meta(data: bytes) -> tuple[dict[int, str], dict[str, str]]:
     if not rows or not len(wnid_of) == len(words_of) == len(rows):
         raise DamagedError(f"{_META}: has no classes, or one of them twice")
     return wnid_of, words_of
+
+
+def _check_size(data: bytes) -> None:
+    """Raises DamagedError where the compressed variables of a MAT file unpack to too much.
+
+    Format: MAT-File Level 5 (MathWorks): a header, then variables with type and length.
+    """
+    order: Literal["little", "big"] = "little" if data[126:128] == b"IM" else "big"
+    at, total = _MAT_HEADER, 0
+    while at + 8 <= len(data):
+        kind = int.from_bytes(data[at : at + 4], order)
+        length = int.from_bytes(data[at + 4 : at + 8], order)
+        if kind == _MAT_COMPRESSED:
+            inflater, packed = zlib.decompressobj(), data[at + 8 : at + 8 + length]
+            try:
+                total += len(inflater.decompress(packed, _META_BYTES + 1))
+            except zlib.error as error:
+                raise DamagedError(f"{_META}: cannot be read ({error})") from None
+            if total > _META_BYTES:
+                raise DamagedError(f"{_META}: unpacks to more than {_META_BYTES >> 20} MiB")
+        at += 8 + length
 
 
 def _truth(data: bytes, wnid_of: dict[int, str]) -> list[str]:

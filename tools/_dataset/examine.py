@@ -21,14 +21,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from proofrun.data.entries import undecodable_name
-from proofrun.data.lists import format_error
+from proofrun.data.lists import first_scan, format_error
 from proofrun.errors import Exit, one_line
 from proofrun.process import stop_with_parent
 
-from .findings import Finding
+from . import png
+from .findings import REMARKS, Finding
 
 #: More is never decoded: PIL, and so the torchvision loader, refuses it as a decompression bomb.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 1 << 27)
+
+#: Scans of a JPEG, each of which costs a pass over its pixels. libjpeg makes 10 of a progressive
+#: one, so more work than 10 over the largest image is none that an encoder asks for; and no image
+#: has more than libjpeg-turbo's own fuzzers take.
+SCANS, MOST_SCANS = 10, 500
 
 #: A file that has more is no image of a training set, and is not read.
 MAX_BYTES = 1 << 28
@@ -153,9 +159,13 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     return error("too_large", f"says it has {width}x{height} pixels")
+                if image.format == "JPEG" and (scans := too_many_scans(image, data)):
+                    return error("too_large", f"has {scans} scans of {width}x{height} pixels")
                 if image.mode in _DEEP or (image.format == "PNG" and data[_BIT_DEPTH] == 16):
                     return error("deep", "has 16 bits a channel, which the loaders cut differently")
                 damage = _decode(image, data)
+                if damage is not None and damage[0] not in REMARKS:
+                    return error(*damage)
                 return [
                     *([Finding(*damage[:1], name, f"{path}: {damage[1]}")] if damage else []),
                     *(Finding(kind, name, str(path)) for kind in _remarks(path, image)),
@@ -167,16 +177,30 @@ def examine(path: Path, name: str, data: bytes) -> list[Finding]:
         return error(kind, f"cannot be decoded ({one_line(problem)})")
 
 
+def too_many_scans(image: Image.Image, data: bytes) -> int:
+    """The number of scans, if decoding them takes too long; else 0. Markers are all counted.
+
+    A sequential JPEG with all components in its first scan has no other: libjpeg refuses it.
+    """
+    components = data[(at := first_scan(data)) + 4 : at + 5]
+    if "progressive" not in image.info and components == bytes([len(image.getbands())]):
+        return 0
+    scans = data.count(b"\xff\xda")
+    work = scans * image.width * image.height
+    return scans if scans > MOST_SCANS or work > SCANS * MAX_PIXELS else 0
+
+
 def _decode(image: Image.Image, data: bytes) -> tuple[str, str] | None:
     """Decode all of the data: None, or (kind, what is wrong). Raises what PIL raises.
 
     libjpeg-turbo fills what it cannot read with grey and only warns, which PIL does not pass on: a
     file cut and glued together again would go unseen. So its strict binding decodes JPEGs, every
     coefficient of them, without computing the pixels that nobody looks at (an eighth of each side).
+    PIL passes over what a PNG lacks as well.
     """
     if image.format == "PNG":
         image.load()
-        return None
+        return png.damage(data)
     space = "CMYK" if image.mode == "CMYK" else "GRAY"
     try:
         simplejpeg.decode_jpeg(data, space, min_height=1, min_width=1, min_factor=8)
@@ -184,7 +208,7 @@ def _decode(image: Image.Image, data: bytes) -> tuple[str, str] | None:
     except ValueError as error:
         said = one_line(error)
     if "premature end" in said:
-        return "truncated", f"its pixels end early ({said}); replace it or take it out of the list"
+        return "truncated", f"its pixels end early ({said})"
     image.load()
     return "damaged", f"decodes with a warning ({said})"
 

@@ -20,6 +20,7 @@ class Finding(NamedTuple):
 ERRORS: dict[str, tuple[Exit, str]] = {
     "no_images": (Exit.NO_DATA, "a split has no images, or none in class folders"),
     "bad_line": (Exit.BAD_LIST, "line is not `path label`, or repeats a path"),
+    "other_split": (Exit.BAD_LIST, "images of the other split: in both lists"),
     "label_range": (Exit.LABEL_OUT_OF_RANGE, "label outside 0 … classes-1"),
     "label_order": (Exit.BAD_LIST, "label is not the place of its class among the sorted names"),
     "class_count": (Exit.CLASS_COUNT, "classes missing, empty, too many, or of the wrong size"),
@@ -36,7 +37,7 @@ ERRORS: dict[str, tuple[Exit, str]] = {
 
 #: The loaders survive it, as the tests hold; it may be as published.
 REMARKS: dict[str, str] = {
-    "damaged": "decodes with a warning of libjpeg-turbo",
+    "damaged": "decodes with a warning of its library",
     "cmyk": "CMYK",
     "grey": "grey",
     "palette": "palette",
@@ -45,8 +46,9 @@ REMARKS: dict[str, str] = {
     "orientation": "EXIF asks for a rotation, which no published accuracy applies",
     "tiny": "shorter side under 16 pixels",
     "duplicate": "the same content twice in one split",
-    "known_leak": "the same content in train and val, as the set is published",
+    "known_leak": "the same content in train and val, no more than is known of this set",
     "unlisted": "not in the list: no run sees it",
+    "nested": "images in folders within class folders: no run sees them",
     "own_order": "the list has its own order of classes",
     "no_classes": "listed outside class folders: its label cannot be checked",
 }
@@ -55,7 +57,7 @@ REMARKS: dict[str, str] = {
 IN_FILE = frozenset({"unreadable", "truncated", "invalid", "too_large", "deep", "name"})
 
 #: With one of these it is not known which images the set has: no fingerprint is taken.
-UNSETTLED = IN_FILE | {"no_images", "bad_line", "label_range", "missing"}
+UNSETTLED = IN_FILE | {"no_images", "bad_line", "other_split", "label_range", "missing"}
 
 
 def worst(findings: Iterable[Finding]) -> Finding | None:
@@ -63,9 +65,3 @@ def worst(findings: Iterable[Finding]) -> Finding | None:
     order = {kind: place for place, kind in enumerate(ERRORS)}
     errors = [finding for finding in findings if finding.kind in order]
     return min(errors, key=lambda finding: order[finding.kind], default=None)
-
-
-def shown(text: str) -> str:
-    """A path as it can be printed: a file name may be any bytes, and have line ends in it."""
-    plain = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return plain.replace("\n", "\\n").replace("\r", "\\r")

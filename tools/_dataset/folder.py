@@ -8,18 +8,30 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from proofrun.data.lists import EXTENSIONS, Split
-from proofrun.errors import DataError, Exit, UsageError, WriteError
+from proofrun.errors import DataError, Exit, UsageError, WriteError, printable
 
 from . import build, workers
 from .split import validation_part
+from .survey import images_below
 
 SET = "folder"
 #: copy: the set stays as it is, whatever becomes of the source. hard: no second space, on the same
 #: disk; who changes a file in place changes both. symbolic: the set lasts as long as the source.
 Link = Literal["copy", "hard", "symbolic"]
+
+
+class Image(NamedTuple):
+    """An image of a class: its name, and what tells that it is the same one later."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
+Classes = dict[str, list[Image]]
 
 
 def prepare(
@@ -28,7 +40,8 @@ def prepare(
     """Make a set in `dst` from the images `src/<class>/*`; one line that says what is there.
 
     Labels follow the sorted class names. Which images are held out depends on their paths and the
-    seed alone. Raises UsageError, DataError NO_DATA, CLASS_COUNT or BAD_LIST, WriteError.
+    seed alone. Images are not looked into, but for a sample at the end. Raises UsageError,
+    DataError NO_DATA, CLASS_COUNT or BAD_LIST, WriteError.
     """
     if not 0 < val_fraction < 1:
         raise UsageError(f"--val-fraction {val_fraction}: give a number between 0 and 1")
@@ -37,7 +50,9 @@ def prepare(
         raise UsageError(f"{dst}: lies in the folder it is made from; give another --dst")
     classes = _listing(src)
     listing = "".join(
-        f"{name}/{file}\t{size}\n" for name, sizes in classes.items() for file, size in sizes
+        f"{name}/{image.name}\t{image.size}\t{image.mtime_ns}\n"
+        for name, images in classes.items()
+        for image in images
     )
     settings: dict[str, str | int | float] = {
         "val_fraction": val_fraction,
@@ -48,16 +63,17 @@ def prepare(
 
     def write(work: build.Work) -> build.Contents:
         if link == "copy":
-            work.need(sum(size + 4096 for sizes in classes.values() for _, size in sizes))
+            work.need(sum(image.size + 4096 for images in classes.values() for image in images))
         return _write(work.folder, src, classes, val_fraction, seed, link)
 
-    return build.make(dst, SET, write, settings)
+    return build.make(dst, SET, write, settings, own_images=True)
 
 
-def _listing(src: Path) -> dict[str, list[tuple[str, int]]]:
-    """Name and size in bytes of each class's images, all sorted. Raises DataError."""
-    classes: dict[str, list[tuple[str, int]]] = {}
+def _listing(src: Path) -> Classes:
+    """Each class's images, all sorted. Raises DataError."""
+    classes: Classes = {}
     others: list[str] = []
+    nested: dict[str, int] = {}
     where = src
     try:
         for entry in sorted(os.scandir(src), key=lambda e: e.name):
@@ -69,7 +85,10 @@ def _listing(src: Path) -> dict[str, list[tuple[str, int]]]:
             for file in sorted(os.scandir(where), key=lambda e: e.name):
                 where = Path(file.path)
                 if file.name.lower().endswith(EXTENSIONS) and file.is_file():
-                    found.append((_name(where), file.stat().st_size))
+                    stat = file.stat()
+                    found.append(Image(_name(where), stat.st_size, stat.st_mtime_ns))
+                elif file.is_dir(follow_symlinks=False) and (count := images_below(where)):
+                    nested[f"{entry.name}/{file.name}"] = count
                 else:
                     others.append(f"{entry.name}/{file.name}")
             where = src
@@ -87,8 +106,12 @@ def _listing(src: Path) -> dict[str, list[tuple[str, int]]]:
             Exit.CLASS_COUNT,
         )
     if others:
-        shown = others[0].encode(errors="replace").decode()
-        print(f"{src}: {len(others)} other files passed over, first {shown}", file=sys.stderr)
+        said = f"{src}: {len(others)} other files passed over, first {others[0]}"
+        print(printable(said), file=sys.stderr)
+    if nested:
+        count = sum(nested.values())
+        said = f"{src}: {count} images passed over, in folders within class folders, first "
+        print(printable(f"{said}{next(iter(nested))}: move them up"), file=sys.stderr)
     return classes
 
 
@@ -112,14 +135,14 @@ def _name(path: Path) -> str:
 def _write(
     folder: Path,
     src: Path,
-    classes: dict[str, list[tuple[str, int]]],
+    classes: Classes,
     val_fraction: float,
     seed: int,
     link: Link,
 ) -> build.Contents:
     labels = [label for label, files in enumerate(classes.values()) for _ in files]
-    keys = [f"{name}/{file}" for name, files in classes.items() for file, _ in files]
-    sizes = [size for files in classes.values() for _, size in files]
+    keys = [f"{name}/{image.name}" for name, images in classes.items() for image in images]
+    sizes = [image.size for images in classes.values() for image in images]
     held_out = validation_part(labels, keys, round(val_fraction * len(keys)), seed)
     images: dict[Split, list[tuple[str, int]]] = {"train": [], "val": []}
     batch: list[tuple[Path, Path, int]] = []

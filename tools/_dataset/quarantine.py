@@ -2,31 +2,28 @@
 
 The quarantine folder has `journal.json` (what moves, what the lists were), `files/` and `lists/`.
 The journal is on the disk before anything moves, each step can be repeated, and a step that was
-done is recognised: so an interrupted move is finished, or undone, by reading the journal again.
+done is recognised: so an interrupted move is finished, or undone, by reading the journal again. It
+has a hash of each file that is to move: a file that was repaired meanwhile stays. No move ever goes
+over a file that is there.
 """
 
 from __future__ import annotations
 
-import codecs
 import errno
-import hashlib
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from proofrun.data.entries import list_lines
-from proofrun.data.lists import Split, rooted
-from proofrun.errors import UsageError, WriteError
+from proofrun.errors import DataError, Exit, UsageError, WriteError
 from proofrun.faultpoints import fault_point
 
 from .findings import IN_FILE, Finding
+from .journal import Journal, content_hash, file_hash, read_journal, sync, write_journal
+from .relist import relisted
 from .survey import SPLITS
-
-_SCHEMA = 1
 
 
 class Bad(NamedTuple):
@@ -52,38 +49,49 @@ def move(folder: Path, root: Path, bad: Bad) -> str:
     folder = folder.absolute()
     if any(folder.is_relative_to(root / split) for split in SPLITS):
         raise UsageError(f"--quarantine {folder}: lies among the images; give another folder")
-    if (folder / "journal.json").exists() or (folder.exists() and any(folder.iterdir())):
+    if (journal := read_journal(folder)) is not None and journal.state == "restored":
+        raise UsageError(
+            f"--quarantine {folder}: was used once and restored; give another folder, or remove it"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             f"--quarantine {folder}: is not empty; restore it with --restore, or give another one"
         )
     try:
         (folder / "lists").mkdir(parents=True, exist_ok=True)
         lists: dict[str, dict[str, str]] = {}
-        for split in SPLITS:
-            name = f"{split}.txt"
-            if not (root / name).is_file():
-                continue
-            before, after = (root / name).read_bytes(), _without(root, split, bad.entries)
-            if after != before:
-                shutil.copy2(root / name, folder / "lists" / name)
-                (folder / "lists" / f"{name}.after").write_bytes(after)
-                for kept in (name, f"{name}.after"):
-                    _sync(folder / "lists" / kept)
-                lists[name] = {"before": _hash(before), "after": _hash(after)}
-        journal = {"schema": _SCHEMA, "state": "moving", "root": str(root)}
-        journal |= {"files": bad.files, "lists": lists}
-        _write_journal(folder, journal)
+        for name, after in relisted(root, bad.entries).items():
+            before = (root / name).read_bytes()
+            shutil.copy2(root / name, folder / "lists" / name)
+            (folder / "lists" / f"{name}.after").write_bytes(after)
+            for kept in (name, f"{name}.after"):
+                sync(folder / "lists" / kept)
+            lists[name] = {"before": content_hash(before), "after": content_hash(after)}
+        files = {name: file_hash(root / name) for name in bad.files}
+        journal = Journal("moving", str(root), files, lists)
+        write_journal(folder, journal)
         return _forward(folder, root, journal)
     except OSError as error:
         raise _cannot(error, folder) from None
 
 
 def finish(folder: Path, root: Path) -> str | None:
-    """Go on with a move that was interrupted; None where there is none. Raises WriteError."""
+    """Go on with a move that was interrupted; None where there is none.
+
+    Raises UsageError for one of another data set, or of files that are others now; WriteError.
+    """
     folder = folder.absolute()
-    journal = _read_journal(folder)
-    if journal is None or journal["state"] != "moving":
+    journal = read_journal(folder)
+    if journal is None or journal.state != "moving":
         return None
+    _check_root(folder, root, journal, "--quarantine")
+    for name, digest in journal.files.items():
+        here, away = root / name, folder / "files" / name
+        if os.path.lexists(here) and not os.path.lexists(away) and file_hash(here) != digest:
+            raise UsageError(
+                f"{here}: is another file than when its quarantine was interrupted; put back what "
+                f"was moved with --restore {folder}, then verify again"
+            )
     try:
         return f"finished what was interrupted: {_forward(folder, root, journal)}"
     except OSError as error:
@@ -91,69 +99,74 @@ def finish(folder: Path, root: Path) -> str | None:
 
 
 def restore(folder: Path, root: Path) -> str:
-    """Put everything back where it was, byte for byte. Raises UsageError, WriteError."""
-    journal = _read_journal(folder)
+    """Put everything back where it was, byte for byte.
+
+    Raises UsageError, WriteError; DataError LIST_MISSING_FILE for what is in neither place.
+    """
+    journal = read_journal(folder)
     if journal is None:
         raise UsageError(f"--restore {folder}: holds no quarantine (no journal.json)")
-    if not Path(journal["root"]).exists() or not root.samefile(journal["root"]):
-        raise UsageError(f"--restore {folder}: came from {journal['root']}, not from {root}")
-    for name, hashes in journal["lists"].items():
-        now = _hash((root / name).read_bytes()) if (root / name).is_file() else None
+    _check_root(folder, root, journal, "--restore")
+    for name, hashes in journal.lists.items():
+        now = content_hash((root / name).read_bytes()) if (root / name).is_file() else None
         if now not in (hashes["before"], hashes["after"]):
             raise UsageError(
-                f"{root / name}: was edited since the quarantine; put {folder / 'lists' / name} in "
-                "its place by hand, or undo the edit"
+                f"{root / name}: was edited since the quarantine, or a later one took lines out of "
+                "it: restore the later one first, or undo the edit, or put "
+                f"{folder / 'lists' / name} in its place by hand"
             )
-    for name in journal["files"]:
+    for name in journal.files:
         here, away = root / name, folder / "files" / name
-        both = away.exists() and os.path.lexists(here)
-        if both and _hash(away.read_bytes()) != _hash(here.read_bytes()):
+        if os.path.lexists(away) and os.path.lexists(here) and not _same(here, away):
             raise UsageError(f"{here}: is there again; move it away, then restore")
     try:
-        _write_journal(folder, {**journal, "state": "restoring"})
-        for number, name in enumerate(journal["files"]):
+        write_journal(folder, replace(journal, state="restoring"))
+        for number, name in enumerate(journal.files):
             _carry(folder / "files" / name, root / name)
             fault_point("quarantine_restored", file=number)
-        for name in journal["lists"]:
+        for name in journal.lists:
             _replace(root / name, (folder / "lists" / name).read_bytes(), folder / "lists" / name)
-        _write_journal(folder, {**journal, "state": "restored"})
+        write_journal(folder, replace(journal, state="restored"))
     except OSError as error:
         raise _cannot(error, folder) from None
-    return f"{root}: restored {len(journal['files'])} files and {len(journal['lists'])} lists"
+    gone = [name for name in journal.files if not os.path.lexists(root / name)]
+    put = len(journal.files) - len(gone)
+    said = f"{root}: restored {put} files and {_lists(journal)} lists"
+    if gone:
+        more = f" (and {len(gone) - 1} more)" if len(gone) > 1 else ""
+        raise DataError(
+            f"{said}, but {gone[0]} is neither there nor in {folder / 'files'}{more}; bring it "
+            "back, or take it out of the list",
+            Exit.LIST_MISSING_FILE,
+        )
+    return said
 
 
-def _forward(folder: Path, root: Path, journal: dict[str, Any]) -> str:
-    for number, name in enumerate(journal["files"]):
+def _forward(folder: Path, root: Path, journal: Journal) -> str:
+    for number, name in enumerate(journal.files):
         _carry(root / name, folder / "files" / name)
         fault_point("quarantine_moved", file=number)
-    for number, (name, hashes) in enumerate(journal["lists"].items()):
-        if _hash((root / name).read_bytes()) == hashes["before"]:
+    for number, (name, hashes) in enumerate(journal.lists.items()):
+        if content_hash((root / name).read_bytes()) == hashes["before"]:
             after = (folder / "lists" / f"{name}.after").read_bytes()
             _replace(root / name, after, root / name)
         fault_point("quarantine_listed", list=number)
-    _write_journal(folder, {**journal, "state": "moved"})
+    write_journal(folder, replace(journal, state="moved"))
     return (
-        f"moved {len(journal['files'])} files to {folder} and rewrote {len(journal['lists'])} "
+        f"moved {len(journal.files)} files to {folder} and rewrote {_lists(journal)} "
         f"lists; --restore {folder} puts all back"
     )
 
 
-def _without(root: Path, split: Split, entries: set[str]) -> bytes:
-    """The list's bytes without the lines of these entries; every other byte as it is."""
-    path = root / f"{split}.txt"
-    lines = list(list_lines(path, None))
-    files = rooted(root, split, [line.name for line in lines])
-    drop = {line.number for line, file in zip(lines, files, strict=True) if file in entries}
-    content = path.read_bytes()
-    mark = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""
-    every = re.findall(rb"[^\n]*\n|[^\n]+", content.removeprefix(mark))
-    return mark + b"".join(line for at, line in enumerate(every, start=1) if at not in drop)
-
-
 def _carry(source: Path, target: Path) -> None:
-    """Move a file so that at any moment it is whole in one of the places; done before: nothing."""
+    """Move a file so that at any moment it is whole in one of the places; done before: nothing.
+
+    Raises UsageError where another file is in the place it goes to.
+    """
     if not os.path.lexists(source):
         return
+    if os.path.lexists(target) and not _same(source, target):
+        raise UsageError(f"{target}: another file is there; move it away, then go on")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         source.rename(target)
@@ -163,9 +176,9 @@ def _carry(source: Path, target: Path) -> None:
         temporary = target.with_name(f".{target.name}.moving")
         shutil.copy2(source, temporary, follow_symlinks=False)
         if not temporary.is_symlink():
-            _sync(temporary)
+            sync(temporary)
         temporary.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
         source.unlink()
 
 
@@ -174,44 +187,28 @@ def _replace(path: Path, content: bytes, like: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
     shutil.copystat(like, temporary)
-    _sync(temporary)
+    sync(temporary)
     temporary.rename(path)
 
 
-def _write_journal(folder: Path, journal: dict[str, Any]) -> None:
-    temporary = folder / ".journal.json.new"
-    temporary.write_text(json.dumps(journal, indent=1) + "\n", encoding="utf-8")
-    _sync(temporary)
-    temporary.rename(folder / "journal.json")
-    _sync(folder)
+def _lists(journal: Journal) -> int:
+    return sum(name.endswith(".txt") for name in journal.lists)
 
 
-def _read_journal(folder: Path) -> dict[str, Any] | None:
-    """Raises UsageError for a file of that name that is no journal of ours."""
-    path = folder / "journal.json"
-    if not path.exists():
-        return None
+def _check_root(folder: Path, root: Path, journal: Journal, flag: str) -> None:
     try:
-        journal = dict(json.loads(path.read_text(encoding="utf-8")))
-        names = [*journal["files"], *journal["lists"]]
-        inside = not any(name.startswith("/") or ".." in name.split("/") for name in names)
-        if journal["schema"] == _SCHEMA and inside:
-            return journal
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise UsageError(f"{path}: is no journal of a quarantine; give another folder")
+        same = root.samefile(journal.root)
+    except OSError:
+        same = False
+    if not same:
+        raise UsageError(f"{flag} {folder}: came from {journal.root}, not from {root}")
 
 
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _same(one: Path, other: Path) -> bool:
+    """Of two paths that are there: links to the same, or files of the same content."""
+    if one.is_symlink() or other.is_symlink():
+        return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
+    return file_hash(one) == file_hash(other)
 
 
 def _cannot(error: OSError, folder: Path) -> WriteError:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 
 from pydantic import BaseModel, ConfigDict
 
@@ -32,13 +33,17 @@ class Identity(BaseModel):
 
 
 class Archived(BaseModel):
-    """What a data set's record says of an archive. `published`: its MD5 is its publisher's."""
+    """What a data set's record says of an archive. `published`: its MD5 is its publisher's.
+
+    `mtime_ns` tells that an archive is the same one without reading it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bytes: int
     md5: str
     published: bool
+    mtime_ns: int | None = None
 
 
 class Source:
@@ -51,12 +56,15 @@ class Source:
     def __init__(self, path: Path, published: Published, any_archive: bool = False) -> None:
         self.path = path
         self._published = published
-        self._any = any_archive
+        self.any_archive = any_archive
         self._known: str | None = None
         try:
-            self.fd = os.open(path, os.O_RDONLY)
+            self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
         except OSError as error:
             raise _unreadable(path, error) from None
+        if not S_ISREG(os.fstat(self.fd).st_mode):
+            os.close(self.fd)
+            raise DataError(f"{path}: is no regular file; give the folder of the archives as --src")
         stat = os.fstat(self.fd)
         self.identity = Identity(bytes=stat.st_size, mtime_ns=stat.st_mtime_ns)
         self.size = stat.st_size
@@ -109,12 +117,14 @@ class Source:
         if self.identity != Identity(bytes=stat.st_size, mtime_ns=stat.st_mtime_ns):
             raise ArchiveError(f"{self.path}: changed while it was read; give the command again")
         md5 = self._known or self._hash.hexdigest()
-        if md5 != self._published.md5 and not self._any:
+        if md5 != self._published.md5 and not self.any_archive:
             raise ArchiveError(
                 f"{self.path}: has the MD5 {md5}, the published one {self._published.md5}; "
                 f"{_ADVICE}, or take another archive on purpose with --any-archives"
             )
-        return Archived(bytes=self.size, md5=md5, published=md5 == self._published.md5)
+        mtime_ns = self.identity.mtime_ns
+        published = md5 == self._published.md5
+        return Archived(bytes=self.size, md5=md5, published=published, mtime_ns=mtime_ns)
 
     @contextmanager
     def inflated(self, limits: Limits = GZIP_LIMITS) -> Iterator[tuple[int, int]]:

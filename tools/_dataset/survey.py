@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from proofrun.data import apart
 from proofrun.data.entries import list_lines
 from proofrun.data.identity import EQUAL_SHARES
 from proofrun.data.lists import (
+    EXTENSIONS,
     ImageList,
     Split,
     class_folders,
@@ -47,28 +51,37 @@ class Survey:
 
 def folders_of(root: Path) -> set[str]:
     """The class folders of both splits. Raises DataError when there is no such data folder."""
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such data folder; check the path", Exit.NO_DATA)
-    return {
-        name for split in SPLITS if (root / split).is_dir() for name in class_folders(root / split)
-    }
+    with _readable(root):
+        if not root.is_dir():
+            raise DataError(f"{root}: there is no such data folder; check the path", Exit.NO_DATA)
+        folders = [root / split for split in SPLITS if (root / split).is_dir()]
+        return {name for folder in folders for name in class_folders(folder)}
 
 
-def survey(root: Path, expected: Data | None) -> Survey:
-    """Read both splits. Raises DataError when the root or a folder in it cannot be read."""
-    found = Survey(root, expected)
+@contextmanager
+def _readable(root: Path) -> Iterator[None]:
+    """An OSError in here is about the data. Raises DataError."""
     try:
-        for split in SPLITS:
-            if (root / f"{split}.txt").is_file():
-                _read_list(found, split)
-            else:
-                _read_tree(found, split)
+        yield
     except OSError as error:
         raise DataError(
             f"{error.filename or root}: cannot be read ({error.strerror}); check the path and its "
             "permissions",
             Exit.NO_DATA,
         ) from None
+
+
+def survey(root: Path, expected: Data | None) -> Survey:
+    """Read both splits. Raises DataError when the root or a folder in it cannot be read."""
+    found = Survey(root, expected)
+    with _readable(root):
+        for split in SPLITS:
+            if (root / f"{split}.txt").is_file():
+                _read_list(found, split)
+            else:
+                _read_tree(found, split)
+    for path in apart.in_both_lists(found.lists):
+        found.add("other_split", path, "is listed in train and in val; correct the lists")
     _check_counts(found)
     _check_order(found)
     return found
@@ -98,6 +111,12 @@ def _read_list(found: Survey, split: Split) -> None:
     found.lists[split] = ImageList(root, listed, labels, int(labels.max()) + 1)
     for path in sorted(set(_tree(root, split)) - set(files)):
         found.add("unlisted", path, f"is not in {name}")
+    folders = {f"{path.rpartition('/')[0]}/" for path in files}
+    for name in class_folders(root / split) if (root / split).is_dir() else []:
+        for below, count in _nested(root / split / name).items():
+            path = f"{split}/{name}/{below}"
+            if not any(folder.startswith(f"{path}/") for folder in folders):
+                found.add("nested", path, f"has {count} images, none of which is in {split}.txt")
     if outside := [path for path in listed if path.count("/") < 2]:
         for path in outside:
             found.add("no_classes", path, "is not in a class folder")
@@ -110,6 +129,14 @@ def _read_tree(found: Survey, split: Split) -> None:
         return
     names = class_folders(folder)
     loose = class_images(folder)
+    twin = found.root / ("train" if split == "val" else "val")
+    if names and twin.is_dir() and (others := class_folders(twin)):
+        for name in sorted(set(others) - set(names)):
+            what = f"there is no such class folder, {twin.name} has one; complete the data"
+            found.add("class_count", f"{split}/{name}", what)
+        every = sorted({*names, *others})  # as if it were there: else all labels behind it differ
+    else:
+        every = names
     if not names and loose:
         what = f"has {len(loose)} images but no class folders: their labels are not known"
         found.add("no_images", split, f"{what}; sort them into {split}/<class>/ or add {split}.txt")
@@ -118,16 +145,34 @@ def _read_tree(found: Survey, split: Split) -> None:
         found.add("unlisted", f"{split}/{name}", "is in no class folder, and there is no list")
     files: list[str] = []
     labels: list[int] = []
-    for label, name in enumerate(names):
+    for name in names:
+        label = every.index(name)
         inside = class_images(folder / name)
         if not inside:
             found.add("class_count", f"{split}/{name}", "is a class folder without images")
+        for below, count in _nested(folder / name).items():
+            what = f"has {count} images that no run sees; move them up into the class folder"
+            found.add("nested", f"{split}/{name}/{below}", what)
         files += [f"{split}/{name}/{image}" for image in inside]
         labels += [label] * len(inside)
     if not files:
         found.add("no_images", split, "has no images in class folders")
         return
-    found.lists[split] = ImageList(found.root, files, np.array(labels, np.int64), len(names))
+    found.lists[split] = ImageList(found.root, files, np.array(labels, np.int64), len(every))
+
+
+def images_below(folder: Path) -> int:
+    """How many images there are in a folder and in those within; links are not followed."""
+    return sum(
+        name.lower().endswith(EXTENSIONS) for _, _, names in os.walk(folder) for name in names
+    )
+
+
+def _nested(folder: Path) -> dict[str, int]:
+    """The folders within a class folder that have images, and how many."""
+    with os.scandir(folder) as entries:
+        inside = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+    return {name: count for name in inside if (count := images_below(folder / name))}
 
 
 def _tree(root: Path, split: Split) -> Iterator[str]:

@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proofrun import bootstrap, host, preflight
-from proofrun.data import fingerprint
-from proofrun.data.identity import OTHER, identify, published, resembles
+from proofrun.data import apart, fingerprint
+from proofrun.data.identity import OTHER, described, identify, published, resembles
 from proofrun.data.lists import list_hash
-from proofrun.errors import DataError, UsageError, WriteError
+from proofrun.errors import DataError, UsageError, WriteError, printable
 from proofrun.progress import counted
 from proofrun.recipe import Data
 from proofrun.recipe_yaml import load_recipe
 
 from . import quarantine
 from .examine import PART, examine_all
-from .findings import ERRORS, REMARKS, UNSETTLED, Finding, shown, worst
+from .findings import ERRORS, REMARKS, UNSETTLED, Finding, worst
 from .survey import SPLITS, Survey, folders_of, survey
 
 _SHOWN = 3  # findings of a kind that the table spells out; the JSON has all
@@ -54,13 +54,15 @@ class Verdict:
 
 
 def command(args: argparse.Namespace) -> str:
-    """`verify DIR`: the table to print; the JSON is written.
+    """`verify DIR`: the table to print; the JSON is written, "unfinished" until there is one.
 
     Raises DataError with the code of the worst finding, the table being printed then.
     """
     root = Path(args.dir).absolute()
     if args.restore is not None:
         return quarantine.restore(Path(args.restore).absolute(), root)
+    if args.json is not None:  # an old one goes, and whether it can be written is known now
+        write_json(args.json, {"schema": _SCHEMA, "root": str(root), "outcome": "unfinished"})
     processes = args.processes or host.usable_cores()
     if args.quarantine is not None and (done := quarantine.finish(args.quarantine, root)):
         print(done)
@@ -76,12 +78,16 @@ def command(args: argparse.Namespace) -> str:
     table = report(verdict, examined, expected)
     decides = worst(verdict.findings)
     if args.json is not None:
-        write_json(args.json, document(verdict, examined, expected))
+        try:
+            write_json(args.json, document(verdict, examined, expected))
+        except WriteError:
+            print(table)
+            raise
     if decides is not None:
         print(table)
         errors = sum(finding.kind in ERRORS for finding in verdict.findings)
         raise DataError(
-            f"{errors} error{'s' if errors > 1 else ''}, first of all: {shown(decides.message)}",
+            f"{errors} error{'s' if errors > 1 else ''}, first of all: {decides.message}",
             ERRORS[decides.kind][0],
         )
     return table
@@ -106,7 +112,7 @@ def expectation(recipe: str | None, sets: dict[str, Data], root: Path) -> Data |
 
 def examine_files(found: Survey, processes: int) -> Examined:
     """Every listed image, in parallel, with progress."""
-    paths = sorted(path for images in found.lists.values() for path in images.files)
+    paths = sorted({path for images in found.lists.values() for path in images.files})
     stats = np.zeros((len(paths), 3), np.int64)
     digests = np.zeros((len(paths), 32), np.uint8)
     result = Examined(paths, stats, digests)
@@ -137,23 +143,24 @@ def judge(found: Survey, examined: Examined, sets: dict[str, Data]) -> Verdict:
         hashes = {split: list_hash(images) for split, images in found.lists.items()}
         manifest = fingerprint.Manifest(
             paths, examined.stats[rows], examined.digests[rows], hashes, identity
-        )
+        ).named()
+        identity = manifest.identity
     return Verdict(found, identity, every, manifest)
 
 
 def duplicates(found: Survey, paths: list[str], digests: NDArray[np.uint8]) -> list[Finding]:
-    """Files with the same content: a remark within a split, and in a set published with them."""
-    keys = np.ascontiguousarray(digests).view("V32").ravel()
-    order = np.argsort(keys, kind="stable")
+    """Files with the same content: within a split, and in train and val."""
+    of_val = set(found.lists["val"].files) if "val" in found.lists else set()
+    is_val = np.array([path in of_val for path in paths], np.bool_)
+    pairs = apart.repeats(digests, is_val)
+    across = {row for row, first in pairs if is_val[row] and not is_val[first]}
+    known = len(across) <= apart.PUBLISHED.get(found.expected.name if found.expected else "", 0)
     findings = []
-    for at in np.flatnonzero(keys[order][1:] == keys[order][:-1]).tolist():
-        one, other = paths[order[at]], paths[order[at + 1]]
-        if not digests[order[at]].any():
-            continue  # was not read
-        across = one.split("/")[0] != other.split("/")[0]
-        kind = ("known_leak" if found.expected else "leak") if across else "duplicate"
-        what = f"has the content of {one}{'; take one of them out' if kind == 'leak' else ''}"
-        findings.append(Finding(kind, other, f"{found.root / other}: {what}"))
+    for row, first in pairs:
+        kind = "duplicate" if row not in across else "known_leak" if known else "leak"
+        advice = "; take one of them out" if kind == "leak" else ""
+        what = f"{found.root / paths[row]}: has the content of {paths[first]}{advice}"
+        findings.append(Finding(kind, paths[row], what))
     return findings
 
 
@@ -177,7 +184,7 @@ def report(verdict: Verdict, examined: Examined, expected: Data | None) -> str:
     rate = len(examined.paths) / examined.seconds if examined.seconds else 0.0
     size = int(examined.stats[:, 0].sum()) / 1e6
     lines = [
-        f"{shown(str(found.root))}: {counts or 'no'} images of {classes} classes, "
+        f"{printable(str(found.root))}: {counts or 'no'} images of {classes} classes, "
         f"held against {expected.name if expected else 'no recipe'}",
         f"examined {len(examined.paths)} images, {size:,.0f} MB, in {examined.seconds:.1f} s: "
         f"{rate:,.0f} images/s",
@@ -190,18 +197,20 @@ def report(verdict: Verdict, examined: Examined, expected: Data | None) -> str:
         rank = f"ERROR {int(ERRORS[kind][0])}" if kind in ERRORS else "remark"
         lines.append(f"{rank:<9}{kind:<13}{number[kind]:>8}  {meaning}")
         of_kind = [finding for finding in verdict.findings if finding.kind == kind]
-        lines += [f"{'':<32}{shown(finding.message)}" for finding in of_kind[:_SHOWN]]
+        lines += [f"{'':<32}{printable(finding.message)}" for finding in of_kind[:_SHOWN]]
         if number[kind] > _SHOWN:
             lines.append(f"{'':<32}… and {number[kind] - _SHOWN} more")
     if not number:
         lines.append("no errors, no remarks")
     if verdict.manifest is not None:
-        lines += ["", f"fingerprint {verdict.manifest.fingerprint()} ({verdict.identity})"]
+        lines += [
+            "",
+            f"fingerprint {verdict.manifest.fingerprint()} ({described(verdict.identity)})",
+        ]
         if verdict.changed is not None:
-            lines.append(
-                f"changed since the last one: {shown(verdict.changed.path)} {verdict.changed.what}"
-                f" (and {verdict.changed.paths - 1} more)"
-            )
+            path, what, paths, _ = verdict.changed
+            said = f"changed since the last one: {printable(path)} {what} (and {paths - 1} more)"
+            lines.append(said)
     return "\n".join(lines)
 
 

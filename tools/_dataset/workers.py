@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from proofrun.archive import DamagedError
+from proofrun.errors import printable
 
 from . import tars
 
@@ -120,7 +121,7 @@ class _Bar:
         console = Console(stderr=True)
         self._terminal = console.is_terminal
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a folder's name may look like it
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %  {task.fields[images]:,} images"),
             TextColumn("{task.fields[rate]:,.0f} img/s  left"),
@@ -129,7 +130,9 @@ class _Bar:
             transient=True,
             disable=not self._terminal,
         )
-        self._task = self._progress.add_task(title, total=self._total, images=0, rate=0.0)
+        self._task = self._progress.add_task(
+            printable(title), total=self._total, images=0, rate=0.0
+        )
         self._progress.start()
 
     def advance(self, amount: int, images: int) -> None:

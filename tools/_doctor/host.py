@@ -13,8 +13,7 @@ import psutil
 
 from proofrun import bootstrap, device, preflight
 from proofrun.data import fingerprint
-from proofrun.data.identity import published
-from proofrun.data.lists import ImageList, Split, read_split
+from proofrun.data.identity import described, published
 from proofrun.errors import DataError, one_line
 from proofrun.host import cpu_has_bf16, cpu_name, usable_cores
 from proofrun.recipe import Data, Recipe
@@ -132,27 +131,27 @@ def check_data(run: RunName, logs: Path, given: Path | None) -> Iterator[Line]:
 
 
 def _state(root: Path, data: Data, logs: Path) -> str:
-    """Counts of a good set and what is known of its content. Raises DataError."""
-    lists: dict[Split, ImageList] = {}
-    for split, count in (("train", data.train_images), ("val", data.val_images)):
-        images = read_split(root, split, data.classes)  # type: ignore[arg-type]
-        if len(images.files) != count:
-            raise DataError(
-                f"{root}: {split} has {len(images.files)} images, {data.name} has {count}; "
-                f"complete it, `python tools/dataset.py verify {root}` says what is missing"
-            )
-        lists[split] = images  # type: ignore[index]
+    """Counts of a good set and what is known of its content; as launch does. Raises DataError.
+
+    Data without a fingerprint is not read: that may take long, and is the first launch's.
+    """
+    cache = preflight.cache_dir(logs)
+    lists = preflight.check_lists(root, data)
     counts = ", ".join(f"{len(images.files)} {split}" for split, images in lists.items())
-    known = fingerprint.load(root, preflight.cache_dir(logs))
+    known = fingerprint.load(root, cache)
     if known is None:
         return f"{counts} images, no fingerprint yet"
     taken = time.strftime("%Y-%m-%d %H:%M", time.localtime(known.taken))
-    said = f"{counts} images, fingerprint {known.fingerprint()[:12]} ({known.identity}) of {taken}"
     paths = sorted(name for images in lists.values() for name in images.files)
-    if paths != known.paths:
-        return f"{said}; other files are listed now"
-    other = int(np.any(fingerprint.observe(root, paths) != known.stats, axis=1).sum())
-    return f"{said}; {f'{other} files were touched since' if other else 'untouched since'}"
+    touched = len(paths)
+    if paths == known.paths:
+        touched = int(np.any(fingerprint.observe(root, paths) != known.stats, axis=1).sum())
+    seen = preflight.check_content(root, data, lists, cache)
+    since = (
+        f"{touched} files were touched since, and are the same" if touched else "untouched since"
+    )
+    name = f"{seen.fingerprint[:12]} ({described(seen.identity)})"
+    return f"{counts} images, fingerprint {name} of {taken}; {since}"
 
 
 def check_runs() -> Iterator[Line]:

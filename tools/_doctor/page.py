@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from proofrun.errors import printable
+
 #: good; bad: the run needs it; absent: not there, and this run does not need it; odd: look at it.
 State = Literal["good", "bad", "absent", "odd"]
 
@@ -39,9 +41,9 @@ def text(lines: Sequence[Line], colour: bool | None = None) -> str:
         sign = f"{_SIGN[line.state]:<4}"
         if colour:
             sign = f"\x1b[{_COLOUR[line.state]}m{sign}\x1b[0m"
-        out.append(f"  {sign}{line.what:<{width}}  {line.found}")
+        out.append(f"  {sign}{line.what:<{width}}  {printable(line.found)}")
         if line.todo and line.state in ("bad", "odd"):
-            out.append(f"  {'':<4}{'':<{width}}  -> {line.todo}")
+            out.append(f"  {'':<4}{'':<{width}}  -> {printable(line.todo)}")
     return "\n".join(out[1:])
 
 
