@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -16,17 +15,6 @@ from proofrun.errors import Exit, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 _ENTERED = "PROOFRUN_ENTERED_VENV"
-
-
-def stop_on_signals() -> None:
-    """From here on SIGINT and SIGTERM end this process with one line, even amid its imports."""
-
-    def stop(_number: int, _frame: object) -> None:
-        os.write(2, b"proofrun: stopped while no rank was training; the same command goes on\n")
-        os._exit(Exit.INTERRUPTED)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
 
 
 def folder(variable: str, default: str, given: str | None) -> Path:

@@ -230,11 +230,16 @@ def _point(folder: Path, name: str, target: str) -> None:
 
 
 def _prune(folder: Path, step: int) -> None:
-    """Delete older checkpoints: all but the newest `KEEP`, `best`, and those that say `keep`."""
+    """Delete older checkpoints: all but the newest `KEEP`, `best`, and those that say `keep`.
+
+    Of those of one step only the newest stays: a mark that was left is saved again.
+    """
     best = (folder / "best").resolve()
-    for path in all_in(folder)[:-KEEP]:
+    there = all_in(folder)
+    newest = {path.name.partition(".")[0]: path for path in there}
+    for path in there[:-KEEP]:
         try:
-            keep = read_meta(path).get("keep", False)
+            keep = read_meta(path).get("keep", False) and path in newest.values()
         except CheckpointError:
             keep = True  # damaged: evidence, not ours to delete
         if path.resolve() != best and not keep:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -279,6 +279,14 @@ class Clock:
         }
 
 
+class Losses(NamedTuple):
+    """Of one window of training."""
+
+    seq: int
+    loss: float
+    ce: float
+
+
 class EventWriter:
     """Appends events to a file, one os.write a line, numbered in order. Rank 0 only."""
 
@@ -287,7 +295,7 @@ class EventWriter:
         self._clock = clock
         self.next_seq = 0
         self.last: AnyEvent | None = None
-        self.last_train: Train | None = None
+        self._losses: list[Losses] = []
         torn = False
         if path.exists():
             for _, event in read_events(path):
@@ -315,7 +323,15 @@ class EventWriter:
     def _remember(self, event: AnyEvent) -> None:
         self.last = event
         if isinstance(event, Train):
-            self.last_train = event
+            self._losses.append(Losses(event.seq, event.loss, event.ce))
+        if isinstance(event, Resume):
+            while self._losses and self._losses[-1].seq > event.from_seq:
+                self._losses.pop()
+
+    @property
+    def losses(self) -> Losses | None:
+        """Of the last window that counts: none that a resume dropped."""
+        return self._losses[-1] if self._losses else None
 
     def _write(self, line: bytes) -> None:
         try:

@@ -79,8 +79,9 @@ class RunFolder:
         own = next((s for s in said if s.rank == self.ranks[0]), None)
         status = self._cause(said, stopped, killed, hang) or own
         assert status is not None, "no silent rank and no cause: the first rank has spoken"
-        if own is None or own.code != status.code:
-            self._close_events(status)
+        lost = own is not None and own.lost_peer and own is not status
+        if own is None or own.code != status.code or lost:
+            self._close_events(status, again=lost)
         replace(status, rank=0).write(self.path)
         clear_beats(self.path)
         return status
@@ -115,15 +116,18 @@ class RunFolder:
         beat = read_beat(self.path, rank)
         return Status(int(code), message, rank, time.time(), beat.step if beat else 0)
 
-    def _close_events(self, status: Status) -> None:
-        """Rank 0 is gone: end its log where its last event stands."""
+    def _close_events(self, status: Status, again: bool) -> None:
+        """Rank 0 is gone: end its log where its last event stands.
+
+        `again`: also where it did so itself, and could not say which rank it lost.
+        """
         path = self.path / "events.jsonl"
         if not path.exists() or (lock := _lock(self.path / RANK0)) is None:
             return  # ranks of a killed launch still write it
         clock = events.Clock()
         writer = events.EventWriter(path, clock)
         last = writer.last
-        if last is not None and not isinstance(last, events.RunEnd):
+        if last is not None and (again or not isinstance(last, events.RunEnd)):
             clock.go_on_from(last.wall_s, last.mark_s, last.train_s)
             place: dict[str, Any] = {"step": last.step, "epoch": last.epoch}
             code = Exit(status.code)

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 if __package__ in (None, ""):  # called as a file by the run scripts
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+if __name__ == "__main__":
+    from proofrun import early  # before any import that takes time
+
+    early.stop_on_signals()
 
 from proofrun import bootstrap
 
 if __name__ == "__main__":
-    bootstrap.stop_on_signals()
     bootstrap.ensure("pydantic", "yaml", "psutil", "numpy", "tqdm")
 
 import argparse
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from proofrun import faultpoints, preflight

@@ -172,7 +172,7 @@ def _mark(job: Job) -> None:
     _save(job, "mark")
     job.state.marks_done += 1
     score = _score(job, job.plan.recipe.data.eval[0], "mark")
-    last = job.writer.last_train if job.writer else None
+    last = job.writer.losses if job.writer else None
     if last is not None:
         emit(
             job,

@@ -154,3 +154,19 @@ def test_half_a_line_is_taken_back(tmp_path):
     assert path.read_bytes() == whole
     window(writer, 2)
     assert [event.seq for _, event in events.read_events(path)] == [0, 1]
+
+
+def test_losses_are_those_of_the_last_window_that_counts(tmp_path):
+    """A window that a kill threw away is no longer the last one, also for the next process."""
+    path = tmp_path / "events.jsonl"
+    writer = events.EventWriter(path, events.Clock())
+    first, lost = window(writer, 1), window(writer, 2)
+    assert first.seq < lost.seq
+    for each in (writer, events.EventWriter(path, events.Clock())):
+        assert each.losses.seq == lost.seq
+    again = events.EventWriter(path, events.Clock())
+    again.write(
+        events.Resume, step=1, epoch=0.1, from_seq=first.seq, from_step=1, path="checkpoints/x"
+    )
+    for each in (again, events.EventWriter(path, events.Clock())):
+        assert each.losses == (first.seq, first.loss, first.ce)

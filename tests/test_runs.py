@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proofrun.errors import RunNameError
+from proofrun import early
+from proofrun.errors import Exit, RunNameError
 from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import Plan, RunName, World, find_recipe
 
@@ -163,6 +164,10 @@ def test_before_installation_a_script_says_what_to_run(tmp_path):
     assert done.returncode == 14
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1 and "bash tools/setup.sh" in done.stderr
+
+
+def test_an_early_stop_has_the_code_of_any_other():
+    assert early.INTERRUPTED == Exit.INTERRUPTED
 
 
 def test_unknown_run_names_the_nearest():

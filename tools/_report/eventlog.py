@@ -132,7 +132,6 @@ class EventLog:
     mark_s: float = 0.0
     missing: str = ""
     _seq: int = -1
-    _trained: Train | None = None  # the last in the file, also one that was trained again
 
     def add(self, event: AnyEvent, line: int) -> str:
         """Take an event, or say why not."""
@@ -148,8 +147,6 @@ class EventLog:
             )
             self.missing = f"{what} before line {line}"
         self._seq = event.seq
-        if isinstance(event, Train):
-            self._trained = event
         if isinstance(event, Resume):
             self._supersede(event)
         if isinstance(event, Train) and not self.whole:
@@ -172,11 +169,9 @@ class EventLog:
             return "mark: the evaluation that it states is not in the log"
         if at != (scored.step, scored.protocol, scored.count):
             return "mark: the evaluation before it is another one (step, protocol or count)"
-        last = self._trained
-        if last is not None and abs(event.loss - last.loss) > LOSS_ROUNDED:  # never of NaN
-            return (
-                f"mark: a loss of {event.loss:g} is stated, the window before it has {last.loss:g}"
-            )
+        before = self.windows[len(self.windows) - 1].loss if len(self.windows) else event.loss
+        if abs(event.loss - before) > LOSS_ROUNDED:  # never of NaN
+            return f"mark: a loss of {event.loss:g} is stated, the window before it has {before:g}"
         return "mark: " + why if (why := _other_counts(event, scored)) else ""
 
     def _supersede(self, resume: Resume) -> None:
