@@ -67,6 +67,7 @@ def test_the_figures_are_those_of_the_run(tmp_path, form, which):
     assert speed is not None and got.rate is not None and got.rate.scope == "all cards"
     assert got.rate.median == pytest.approx(speed.rate.value, rel=close)
     assert got.rate.n == speed.windows
+    assert (got.rate.q25, got.rate.q75) == pytest.approx((speed.q25, speed.q75), rel=close)
     assert got.epochs_trained == run.plan.recipe.schedule.epochs and got.first_label == 1
     assert got.last_train_loss is not None
     assert got.last_train_loss.value == pytest.approx(

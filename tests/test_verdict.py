@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,13 @@ def test_the_committed_calibration_is_what_the_rule_gives():
     case = CASES[0]
     cells = [100 * false_rate(simulate(case, 3, o), o) for o in OFFSETS]
     assert f"| {case.name} | 3 | {' | '.join(f'{c:.1f}' for c in cells)} |" in committed
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "said"), [("--help", 0, "usage"), ("--fast", 2, "--fast")]
+)
+def test_the_calibration_says_what_it_takes(word, code, said):
+    command = [sys.executable, "-m", "tools._report.calibrate", word]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code and said in done.stdout + done.stderr

@@ -18,7 +18,9 @@ from report_tool import report
 from test_report import DIGITS
 
 from proofrun.errors import Exit
+from proofrun.heartbeat import Heart
 from tools._report.follow import Progress, Tail
+from tools._report.watch import _cells
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -137,6 +139,32 @@ def test_what_a_kill_made_void_is_forgotten(tmp_path):
     assert steps != sorted(steps) and steps[-1] == 132  # it went back once
     assert run.status == "finished" and run.top1 == pytest.approx(98.61, abs=0.01)
     assert len([e for e in run.evals if e.why == "epoch"]) == 6
+
+
+def test_a_writer_that_fell_silent_is_named(tmp_path):
+    """No line for long: said with its age; no heartbeat either: said too; it looks on."""
+    folder = FakeRun(DIGITS, status=None, stop_epoch=2).write(tmp_path)
+    log = folder / "events.jsonl"
+
+    def status(minutes: float) -> str:
+        then = time.time() - 60 * minutes
+        os.utime(log, (then, then))
+        run.update()
+        return _cells(run)[1]
+
+    run = Progress(folder)
+    assert status(0) == "in progress"
+    assert status(3.2) == "in progress, last line 3 min ago"
+    assert status(12.1) == "in progress, last line 12 min ago and no heartbeat: it may be dead"
+    heart = Heart(folder, 0)
+    assert status(12.1) == "in progress, last line 12 min ago"
+    heart.beat("step", 7)
+    assert status(12.1) == "in progress, last line 12 min ago" and run.status == "running"
+    watch = watching(tmp_path, stdout=subprocess.PIPE)
+    assert "last line 12 min ago" in watch.stdout.readline()
+    watch.send_signal(signal.SIGINT)
+    out, err = watch.communicate(timeout=20)
+    assert out == "stopped watching\n" and err == ""
 
 
 def test_nothing_to_watch(tmp_path):

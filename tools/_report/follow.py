@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ from pydantic import ValidationError
 
 from proofrun.errors import ProofrunError
 from proofrun.events import AnyEvent, Eval, Fault, Resume, RunStart, Train, parse_event
+from proofrun.heartbeat import Beat, read_beat
 from proofrun.runs import Plan
 
 from .eventlog import Located, impossible
 from .read import Status, plan_of, status_of
 
 PACE_EVENTS = 100  # the time left follows the last so many windows and evaluations
+SILENT_S = 600.0  # without a line or a beat: launch itself would call a rank hung
 LINE_BYTES = 1 << 24  # a longer line is no event
 
 
@@ -55,7 +58,10 @@ class Tail:
 
 @dataclass
 class Progress:
-    """Where one run is. `evals` are those of the recipe's own protocol that count."""
+    """Where one run is. `evals` are those of the recipe's own protocol that count.
+
+    `line_age_s`: since the last line was written; `silent`: for so long that nobody may write.
+    """
 
     folder: Path
     status: Status = "running"
@@ -65,6 +71,9 @@ class Progress:
     train: Train | None = None
     evals: list[Eval] = field(default_factory=list)
     last: AnyEvent | None = None
+    line_age_s: float | None = None
+    silent: bool = False
+    _beat: Beat | None = None
     _pace: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=PACE_EVENTS))
 
     def __post_init__(self) -> None:
@@ -83,6 +92,7 @@ class Progress:
                     self._take(parse_event(line))
                 except ValidationError:
                     continue  # the report names it
+        self._listen()
         self.status, self.message = status_of(
             self.folder, self.last, [self.last.message] if isinstance(self.last, Fault) else []
         )
@@ -90,6 +100,21 @@ class Progress:
             starts = [Located(self.start, 0)] if self.start else []
             with suppress(ProofrunError, ValidationError):
                 self.plan = plan_of(self.folder, starts)
+
+    def _listen(self) -> None:
+        """How old the last line is, and whether its writer gives no sign of life any more."""
+        try:
+            written = (self.folder / "events.jsonl").stat().st_mtime
+        except OSError:
+            self.line_age_s, self.silent = None, False
+            return
+        self.line_age_s = max(0.0, time.time() - written)
+        beat, before = read_beat(self.folder, 0), self._beat
+        self._beat = beat
+        lives = before is not None and beat != before
+        if beat is not None and not lives:  # of this host; the clock of another one says nothing
+            lives = 0 <= time.monotonic() - beat.at_s < SILENT_S
+        self.silent = self.line_age_s >= SILENT_S and not lives
 
     def _take(self, event: AnyEvent) -> None:
         self.last = event

@@ -31,14 +31,18 @@ from .inference import inference_grid, latency_grid
 from .measure import MARK_METRICS, Accuracy, State, Throughput
 from .rows import AccuracyRow, MarkRow, ThroughputRow
 from .speed import bound_by
+from .words import LEGEND
 
 
 def grids(report: Report) -> list[Grid]:
     """The three tables, inference, the runs that entered none, and published results of others."""
+    main = [_accuracy(report.accuracy), _throughput(report.throughput), _mark(report.mark)]
+    for grid in main:
+        if any(" d = " in why for _, verdict, why in grid.reasons if verdict):
+            grid.reasons.append(("how to read it", None, LEGEND))
+            break
     return [
-        _accuracy(report.accuracy),
-        _throughput(report.throughput),
-        _mark(report.mark),
+        *main,
         inference_grid(report.logs.runs),
         latency_grid(report.logs.runs),
         foreign_grid(report.logs.foreign),

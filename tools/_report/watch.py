@@ -25,6 +25,7 @@ from .output import stdout
 from .read import read_logs
 from .text import clean
 
+TOLD_S = 60  # a last line of less age is nothing to tell
 COLUMNS = ("Run", "Status", "Epoch", "Step", "Loss", "img/s", "Data wait", "top1", "Left")
 
 
@@ -94,6 +95,9 @@ def _cells(run: Progress) -> tuple[str, ...]:
         rate = min(train.images, 2**53) / train.window_s
         wait = train.data_wait_s / train.window_s
     status: str = "in progress" if run.status == "running" else run.status
+    if run.status == "running" and run.line_age_s is not None and run.line_age_s >= TOLD_S:
+        status += f", last line {run.line_age_s // 60:.0f} min ago"
+        status += " and no heartbeat: it may be dead" * run.silent
     if run.message and run.status not in ("running", "finished"):
         status += f" ({run.message})"
     epoch = (

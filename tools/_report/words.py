@@ -16,10 +16,16 @@ RULE = (
     "spread of at least 3 repeats with q of Student's t, or a known one (the row is marked n = 1 "
     "or n = 2) with q = 1.645. Reproduced: d ≥ −tolerance + margin. Not reproduced: d < −tolerance "
     "− margin. Inconclusive: in between, or no known s. A false verdict of either kind is at most "
-    "5 % likely. "
+    "5 % likely where s is measured, or the true spread is no more than the known one. "
     "Accuracy needs equal data, protocol, epochs, global batch and precision, as far as the claim "
     "states them; speed and marks also need the claim's hardware, else they are compared only. "
     "Missing is n/a, never a pass."
+)
+
+#: Under the first table with a verdict: what its reasoning abbreviates.
+LEGEND = (
+    "d: measured minus claimed, positive is better; reproduced from −tolerance + margin, not "
+    "reproduced under −tolerance − margin; the margin is q·s·√(1 + 1/n), s the spread between runs"
 )
 
 ZH: dict[str, str] = {
@@ -202,11 +208,17 @@ ZH: dict[str, str] = {
     "mark": "时间标记",
     "at mark": "标记时刻",
     "cards": "卡数",
+    "how to read it": "读法",
+    LEGEND: (
+        "d：实测值减公布值，正值为优；d ≥ −容差 + 裕量为复现，d < −容差 − 裕量为未复现；"
+        "裕量为 q·s·√(1 + 1/n)，s 为各次运行之间的标准差"
+    ),
     RULE: (
         "d 为实测值减公布值，正值为优；裕量为 q·s·√(1 + 1/n)：s 为至少 3 次重复的标准差，"
         "q 取 Student t 分布；或 s 为已知值（该行标注 n = 1 或 n = 2），q = 1.645。"
         "复现：d ≥ −容差 + 裕量。未复现：d < −容差 − 裕量。"
-        "无法判定：介于两者之间，或 s 未知。两类误判的概率均不超过 5 %。"
+        "无法判定：介于两者之间，或 s 未知。"
+        "在 s 为实测值或真实标准差不大于已知值时，两类误判的概率均不超过 5 %。"
         "精度判定要求数据集、评估方式、训练轮数、全局 batch size 和计算精度与公布条件一致"
         "（以公布者写明的为限）；吞吐率和时间标记还要求硬件相同，否则仅作对比。"
         "缺失的数据记为“无数据”，绝不算作复现。"
@@ -258,7 +270,9 @@ def spoken(grid: Grid, say: Say) -> Grid:
     ]
     columns = tuple(replace(column, title=say(column.title)) for column in grid.columns)
     title, empty = say(grid.title), say(grid.empty)
-    return replace(grid, title=title, columns=columns, rows=rows, empty=empty)
+    reasons = [(say(what), v, say(why)) if why == LEGEND else (what, v, why)
+               for what, v, why in grid.reasons]  # fmt: skip
+    return replace(grid, title=title, columns=columns, rows=rows, empty=empty, reasons=reasons)
 
 
 def _span(span: Span, say: Say) -> Span:

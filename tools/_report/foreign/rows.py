@@ -141,13 +141,10 @@ def _whole_time(log: ForeignLog, rate: Rate) -> list[str]:
 
 def scope_text(scope: Scope, cards: int | None) -> str:
     """What the number is of."""
+    if scope == "per card" and not cards:
+        return "per card as stated; number of cards not stated"
     if scope == "per card":
-        known = (
-            f"times {cards} card{'s' * (cards != 1)} in the table"
-            if cards
-            else "number of cards not stated"
-        )
-        return f"per card as stated; {known}"
+        return f"per card as stated; times {cards} card{'s' * (cards != 1)} in the table"
     return "all cards" if scope == "all cards" else "of how many cards is not stated"
 
 
