@@ -137,7 +137,7 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
         return _groups([*found, ablation.loader(task(LOADER_BATCH), turns)])
 
     def scaling() -> dict[str, Any]:
-        group, model = costs.scaling(turns, 4 if options.quick else 30)
+        group, model = costs.scaling(turns, 20 if options.quick else 50)
         return {**_groups([group]), "model": model, "projection": costs.projection()}
 
     repeats = 1 if options.quick else options.blocks

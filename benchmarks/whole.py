@@ -80,11 +80,12 @@ def compare(task: loaders.Task, problem: steps.Problem, count: int, turns: Turns
     arms.append(Arm(REPLAY, lambda: replay.images_per_s(count, task.batch)))
     rates, notes = measure(arms, turns)
     stall = paired_ratio(rates["ours"], rates[REPLAY])
-    notes.append(
-        f"stall of ours, 1 - E / R: {100 * (1 - stall.median):.1f} % (95 % interval "
-        f"{100 * (1 - stall.high):.1f} to {100 * (1 - stall.low):.1f} %); the loop itself waited "
-        f"for data {100 * sum(fed[0].waited_s) / len(fed[0].waited_s):.1f} % of the time"
-    )
+    if turns.blocks > 1:
+        notes.append(
+            f"stall of ours, 1 - E / R: {100 * (1 - stall.median):.1f} % (95 % interval "
+            f"{100 * (1 - stall.high):.1f} to {100 * (1 - stall.low):.1f} %); the loop itself waited "
+            f"for data {100 * sum(fed[0].waited_s) / len(fed[0].waited_s):.1f} % of the time"
+        )
     notes.append(f"batch {task.batch}, {count} steps a window; loader and step share the cores")
     return Group(
         title, "files to updated weights", "img/s", "ours", "ours, again", rates,
