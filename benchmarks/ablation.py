@@ -15,7 +15,7 @@ from benchmarks import loader_arms, loaders, peer_loaders, steps
 from benchmarks.figures import Group
 from benchmarks.merged import merge
 from benchmarks.step_arms import checked
-from benchmarks.turns import Arm, Turns, measure, say
+from benchmarks.turns import Arm, Cost, Turns, measure, say
 
 
 @contextmanager
@@ -68,24 +68,24 @@ def step(task: steps.Problem, count: int, turns: Turns, compiled: bool) -> Group
     makers = {name: partial(make, name) for name, make in changes.items()}
     wide = replace(task, precision="BF16")  # its bound of the loss: precision is among the choices
     kept, thrown, _, shown = checked(makers, wide, "ours")
-    arms = [Arm(x.name, partial(x.images_per_s, count, batch)) for x in kept]
+    arms = [Arm(x.name, partial(x.window, count, batch)) for x in kept]
 
     plain, flushed, bound = (steps.ours(task) for _ in range(3))
 
-    def with_flush() -> float:
+    def with_flush() -> Cost:
         with denormals_flushed():
-            return flushed.images_per_s(count, batch)
+            return flushed.window(count, batch)
 
-    def with_pins() -> float:
+    def with_pins() -> Cost:
         with pinned(plain.step):
-            return bound.images_per_s(count, batch)
+            return bound.window(count, batch)
 
     arms += [Arm("denormals flushed", with_flush), Arm("threads pinned", with_pins)]
-    rates, notes = measure(arms, turns)
+    rates, processor, notes = measure(arms, turns)
     notes.append(f"batch {batch}, {count} steps a window; a ratio over 1 speaks for ours as it is")
     return Group(
         title, "ours, with one choice changed", "img/s", "ours", "ours, again", rates, [], thrown,
-        {}, shown, notes,
+        {}, shown, notes, processor,
     )  # fmt: skip
 
 

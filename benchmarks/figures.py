@@ -51,7 +51,7 @@ class Group:
     """Arms that did the same work, as measured: `rates` of each by block, in `unit`.
 
     `again` is the arm that is the base a second time; `thrown_out` and `absent` give the reason
-    for each arm that stands beside no number.
+    for each arm that stands beside no number. `processor_ms` is an image's, of all processors.
     """
 
     title: str
@@ -65,6 +65,7 @@ class Group:
     absent: dict[str, str] = field(default_factory=dict)
     checks: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    processor_ms: dict[str, list[float]] = field(default_factory=dict)
 
 
 def spread(rates: Sequence[float]) -> Spread:

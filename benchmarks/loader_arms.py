@@ -49,7 +49,7 @@ def compare(
         for one in loaders
         if one.name not in thrown_out
     ]
-    rates, notes = measure(arms, turns)
+    rates, processor, notes = measure(arms, turns)
     notes.append(
         f"{len(task.files)} files of {sizes_text(task.files)}, batch {task.batch}, "
         f"{steps} batches a window, {task.cores} decode threads or processes"
@@ -57,7 +57,7 @@ def compare(
     notes.append(f"views are held against those of: {peer.name}")
     return Group(
         title, work, "img/s", loaders[0].name, loaders[1].name, rates, targets,
-        thrown_out, absent, checks, notes,
+        thrown_out, absent, checks, notes, processor,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.turns import Cost, Stopwatch
 from proofrun import host
 from proofrun.data import Shard, open_train
 from proofrun.data.lists import ImageList, read_split
@@ -94,19 +95,19 @@ def denormalised(task: Task) -> Pixels:
     return lambda batch: 255 * (batch[0].permute(0, 2, 3, 1).numpy() * std + mean)
 
 
-def window(loader: Loader, batch: int, steps: int) -> float:
-    """Images per second of `steps` batches in the middle of an epoch; the epoch is used up."""
+def window(loader: Loader, batch: int, steps: int) -> Cost:
+    """What an image costs in `steps` batches in the middle of an epoch; the epoch is used up."""
     batches = iter(loader.passes())
     for _ in range(ENDS):
         next(batches)
-    start = time.perf_counter()
+    watch = Stopwatch()
     for _ in range(steps):
         next(batches)
-    seconds = time.perf_counter() - start
+    found = watch.window(batch * steps)
     for _ in batches:
         pass
     time.sleep(0.2)  # DALI prepares the next epoch's first batches now, not in another's window
-    return batch * steps / seconds
+    return found
 
 
 def content(loader: Loader) -> dict[str, float] | None:

@@ -61,7 +61,7 @@ def compare(task: Problem, steps: int, turns: Turns, compiled: bool) -> Group:
     if compiled:
         makers[fast] = lambda: timm_loop(task, fast, best=True, compiled=True)
     kept, thrown, absent, shown = checked(makers, task, default)
-    rates, notes = measure([Arm(x.name, partial(x.images_per_s, steps, batch)) for x in kept],
+    rates, processor, notes = measure([Arm(x.name, partial(x.window, steps, batch)) for x in kept],
                            turns)  # fmt: skip
     network = "torchvision's googlenet" if task.recipe.name == "GoogLeNet" else "Cadene's network"
     notes.append(
@@ -72,4 +72,4 @@ def compare(task: Problem, steps: int, turns: Turns, compiled: bool) -> Group:
     targets = [Target("at least 2.5 x the peers' default", n, 2.5) for n in peers if "default" in n]
     targets.append(Target("never below the best peer", best(rates, peers), 1.0))
     return Group(title, "a training step on a batch in memory", "img/s", "ours", "ours, again",
-                 rates, targets, thrown, absent, shown, notes)  # fmt: skip
+                 rates, targets, thrown, absent, shown, notes, processor)  # fmt: skip

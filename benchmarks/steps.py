@@ -9,7 +9,6 @@ what their loaders' workers have normalised.
 from __future__ import annotations
 
 import itertools
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from benchmarks.turns import Cost, Stopwatch
 from proofrun.data import Batch
 from proofrun.device import Device
 from proofrun.evaluate import Inputs
@@ -78,13 +78,13 @@ class Loop:
         self._count += 1
         return loss.detach()
 
-    def images_per_s(self, steps: int, batch: int) -> float:
-        """Rate of a window of `steps`."""
-        start = time.perf_counter()
+    def window(self, steps: int, batch: int) -> Cost:
+        """`steps` of `batch` images."""
+        watch = Stopwatch()
         for _ in range(steps):
             last = self.step()
         float(last)
-        return steps * batch / (time.perf_counter() - start)
+        return watch.window(steps * batch)
 
 
 def peer_network(name: str) -> nn.Module:

@@ -19,7 +19,8 @@ table did the same work by turns, in blocks of random order, after a warm-up who
 agree within 5 %. *ours / arm* is the median of the ratios of the blocks; its interval is a
 bootstrap of 95 %. *ours, again* is the same arm a second time: what it shows is noise, and widens
 what counts as no difference. *faster* and *slower* (ours is, beside that arm) need 7 blocks and an
-interval on one side of 1. An arm whose loss or pixels are not the reference's is thrown out.
+interval on one side of 1. Processor time is that of all cores and child processes, waiting threads'
+spin included. An arm whose loss or pixels are not the reference's is thrown out.
 """
 
 
@@ -68,9 +69,11 @@ def _group(one: Group) -> Iterator[str]:
         beside = (
             ("", "", "") if name == one.base else _beside(ratio, own.n, floor, name == one.again)
         )
-        rows.append((name, f"{own.median:.1f}", f"{own.low:.1f} to {own.high:.1f}", *beside))
-    rows += [(name, "thrown out", why, "", "", "") for name, why in one.thrown_out.items()]
-    rows += [(name, "n/a", why, "", "", "") for name, why in one.absent.items()]
+        cost = f"{spread(one.processor_ms[name]).median:.2f}" if name in one.processor_ms else ""
+        quartiles = f"{own.low:.1f} to {own.high:.1f}"
+        rows.append((name, f"{own.median:.1f}", quartiles, *beside, cost))
+    rows += [(name, "thrown out", why, "", "", "", "") for name, why in one.thrown_out.items()]
+    rows += [(name, "n/a", why, "", "", "", "") for name, why in one.absent.items()]
     blocks = len(one.rates[one.base])
     yield from _table(
         "Arm",
@@ -79,6 +82,7 @@ def _group(one: Group) -> Iterator[str]:
         f"{one.base} / arm",
         "95 % interval",
         f"{one.base} is",
+        "processor, ms an image",
         rows=rows,
     )
     yield from ("", f"{blocks} blocks. " + ". ".join(_capital(note) for note in one.notes) + ".")

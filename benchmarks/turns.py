@@ -10,16 +10,51 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import psutil
 
 from benchmarks.figures import agree
 
 
+class Cost(NamedTuple):
+    """Images per second, and milliseconds of all processors an image: own and child processes'.
+
+    On a machine that others use too, the second changes less.
+    """
+
+    rate: float
+    processor_ms: float
+
+
+class Stopwatch:
+    """Started when it is made."""
+
+    def __init__(self) -> None:
+        self._processor = _processor_s()
+        self._start = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def window(self, images: int) -> Cost:
+        """What `images` took since the start."""
+        seconds = self.seconds()
+        return Cost(images / seconds, 1000 * (_processor_s() - self._processor) / images)
+
+
+def _processor_s() -> float:
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
 @dataclass
 class Arm:
-    """One contender: `window` does a fixed number of steps and returns images per second."""
+    """One contender: `window` does a fixed number of steps."""
 
     name: str
-    window: Callable[[], float]
+    window: Callable[[], Cost]
 
 
 @dataclass(frozen=True)
@@ -39,13 +74,21 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def measure(arms: Sequence[Arm], turns: Turns) -> tuple[dict[str, list[float]], list[str]]:
-    """(rates of each arm by block, notes on arms that did not settle)."""
+class Measured(NamedTuple):
+    """Rates and processor time of each arm by block, and notes on arms that did not settle."""
+
+    rates: dict[str, list[float]]
+    processor_ms: dict[str, list[float]]
+    notes: list[str]
+
+
+def measure(arms: Sequence[Arm], turns: Turns) -> Measured:
+    """Warm every arm up, then let them take turns."""
     notes = []
     for arm in arms:
         seen: list[float] = []
         while not agree(seen) and len(seen) < turns.warm_up:
-            seen.append(arm.window())
+            seen.append(arm.window().rate)
         if not agree(seen):
             notes.append(
                 f"{arm.name}: the last two of {len(seen)} warm-up windows were "
@@ -54,22 +97,18 @@ def measure(arms: Sequence[Arm], turns: Turns) -> tuple[dict[str, list[float]], 
         say(f"warm: {arm.name}: {', '.join(f'{rate:.1f}' for rate in seen)}")
     draw = random.Random(turns.seed)  # noqa: S311
     rates: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    processor: dict[str, list[float]] = {arm.name: [] for arm in arms}
     busiest = 0.0
     for block in range(turns.blocks):
         busiest = max(busiest, os.getloadavg()[0])
         gc.collect()
         for arm in draw.sample(list(arms), len(arms)):
-            rates[arm.name].append(arm.window())
+            window = arm.window()
+            rates[arm.name].append(window.rate)
+            processor[arm.name].append(window.processor_ms)
         say(f"block {block + 1} of {turns.blocks}, load {os.getloadavg()[0]:.1f}")
     notes.append(f"load average during the blocks: up to {busiest:.1f}")
-    return rates, notes
-
-
-def timed(work: Callable[[], int]) -> float:
-    """Images per second of `work`, which returns how many images it did."""
-    start = time.perf_counter()
-    images = work()
-    return images / (time.perf_counter() - start)
+    return Measured(rates, processor, notes)
 
 
 def sizes_text(paths: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import loaders, peer_loaders, peer_loops, steps
 from benchmarks.figures import Group, Target, paired_ratio
 from benchmarks.step_arms import checked
-from benchmarks.turns import Arm, Turns, measure, say
+from benchmarks.turns import Arm, Cost, Stopwatch, Turns, measure, say
 
 REPLAY = "R: ours, replayed batches"
 TORCHVISION = ("torchvision, default", "torchvision, channels-last")
@@ -28,21 +28,21 @@ class Fed:
         self.name = name
         self._batches = _endless(loader)
         self._loop = loop
-        self.waited_s: list[float] = []
+        self.waited: list[float] = []
 
-    def images_per_s(self, count: int, batch: int) -> float:
-        """Rate of `count` steps; the share of the time waited for data is kept."""
-        waited, start = 0.0, time.perf_counter()
+    def window(self, count: int, batch: int) -> Cost:
+        """`count` steps; the share of the time waited for data is kept."""
+        waited, watch = 0.0, Stopwatch()
         for _ in range(count):
             before = time.perf_counter()
             taken = next(self._batches)
             waited += time.perf_counter() - before
             last = self._loop.step(taken)
         float(last)
-        seconds = time.perf_counter() - start
-        self.waited_s.append(waited / seconds)
+        found = watch.window(count * batch)
+        self.waited.append(waited / watch.seconds())
         time.sleep(0.2)  # what was prepared ahead is whole before another's window
-        return count * batch / seconds
+        return found
 
 
 def _endless(loader: loaders.Loader) -> Iterator[Any]:
@@ -74,21 +74,19 @@ def compare(task: loaders.Task, problem: steps.Problem, count: int, turns: Turns
     kept, thrown, absent, shown = checked(makers, problem, TORCHVISION[0])
     fed = [Fed(loop.name, loader(loop.name), loop) for loop in kept]
     replay = steps.ours(problem, REPLAY)
-    arms = [
-        Arm(x.name, partial(x.images_per_s, count, task.batch)) for x in fed if x.name not in thrown
-    ]
-    arms.append(Arm(REPLAY, lambda: replay.images_per_s(count, task.batch)))
-    rates, notes = measure(arms, turns)
+    arms = [Arm(x.name, partial(x.window, count, task.batch)) for x in fed if x.name not in thrown]
+    arms.append(Arm(REPLAY, lambda: replay.window(count, task.batch)))
+    rates, processor, notes = measure(arms, turns)
     stall = paired_ratio(rates["ours"], rates[REPLAY])
     if turns.blocks > 1:
         notes.append(
             f"stall of ours, 1 - E / R: {100 * (1 - stall.median):.1f} % (95 % interval "
-            f"{100 * (1 - stall.high):.1f} to {100 * (1 - stall.low):.1f} %); the loop itself waited "
-            f"for data {100 * sum(fed[0].waited_s) / len(fed[0].waited_s):.1f} % of the time"
+            f"{100 * (1 - stall.high):.1f} to {100 * (1 - stall.low):.1f} %); the loop waited "
+            f"for data {100 * sum(fed[0].waited) / len(fed[0].waited):.1f} % of the time"
         )
     notes.append(f"batch {task.batch}, {count} steps a window; loader and step share the cores")
     return Group(
         title, "files to updated weights", "img/s", "ours", "ours, again", rates,
         [Target("E at least 0.95 of min(L, S), which here is R", REPLAY, 0.95)],
-        thrown, absent, shown, notes,
+        thrown, absent, shown, notes, processor,
     )  # fmt: skip

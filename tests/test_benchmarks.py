@@ -28,7 +28,7 @@ from benchmarks.figures import (
     spread,
 )
 from benchmarks.merged import merge
-from benchmarks.turns import Arm, Turns, measure
+from benchmarks.turns import Arm, Cost, Turns, measure
 from proofrun.models import load_model_module
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,17 +123,18 @@ def test_arms_take_turns_in_random_order_after_the_warm_up():
     def arm(name: str, rates: list[float]) -> Arm:
         left = iter(rates)
 
-        def window() -> float:
+        def window() -> Cost:
             calls.append(name)
-            return next(left)
+            return Cost(next(left), 1.0)
 
         return Arm(name, window)
 
-    rates, notes = measure(
+    rates, processor, notes = measure(
         [arm("a", [1.0, 2.0, 2.0] + [2.0] * 5), arm("b", [1.0, 3.0, 9.0, 1.0, 1.0, 1.0, 1.0, 1.0])],
         Turns(blocks=5, warm_up=3),
     )
     assert rates == {"a": [2.0] * 5, "b": [1.0] * 5}
+    assert processor == {"a": [1.0] * 5, "b": [1.0] * 5}
     assert calls[:6] == ["a"] * 3 + ["b"] * 3
     blocks = [calls[at : at + 2] for at in range(6, len(calls), 2)]
     assert all(sorted(block) == ["a", "b"] for block in blocks)
@@ -179,13 +180,18 @@ def test_the_report_shows_arms_claims_and_targets():
         "python": "3.11", "packages": {"torch": "2"}, "commit": "0123456789ab", "dirty": False,
         "command": "python -m benchmarks",
     }  # fmt: skip
-    one = group(thrown_out={"wrong": "loss 1"}, absent={"gone": "does not load"}, notes=["batch 2"])
+    one = group(
+        thrown_out={"wrong": "loss 1"},
+        absent={"gone": "does not load"},
+        notes=["batch 2"],
+        processor_ms={"ours": [90.0]},
+    )
     text = tables.report(
         {"S": json.loads(json.dumps({"machine": machine, "groups": [asdict(one)]}))}
     )
-    assert "| ours | 20.0 | 19.5 to 20.5 |  |  |  |" in text
+    assert "| ours | 20.0 | 19.5 to 20.5 |  |  |  | 90.00 |" in text
     assert "| ours, again | 20.0 | " in text and " | 1.000 | 0.995 to 1.005 | (noise) |" in text
-    assert "| peer | 10.0 | 9.8 to 10.2 | 2.000 | 2.000 to 2.000 | faster |" in text
+    assert "| peer | 10.0 | 9.8 to 10.2 | 2.000 | 2.000 to 2.000 | faster |  |" in text
     assert "| wrong | thrown out | loss 1 |" in text and "| gone | n/a | does not load |" in text
     assert "| S: a step | at least 1.5 x (peer) | 2.000 (2.000 to 2.000) | met |" in text
     assert "| S: a step | at least 3 x (peer) | 2.000 (2.000 to 2.000) | missed |" in text
