@@ -65,6 +65,7 @@ def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=768, help="files of L (default 768)")
     parser.add_argument("--blocks", type=int, default=7, help="blocks of each table (default 7)")
     parser.add_argument("--batch", type=int, default=16, help="images of a step (default 16)")
+    parser.add_argument("--steps", type=int, default=3, help="of a window (default 3)")
     parser.add_argument("--networks", default=",".join(NETWORKS), help="of S (default both)")
     parser.add_argument(
         "--precisions", default="FP32,BF16", help="of S and the ablation (default both)"
@@ -79,7 +80,8 @@ def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
     if unknown := set(options.arms) - set(parts):
         parser.error(f"--arms: {', '.join(sorted(unknown))}: choose from {', '.join(parts)}")
     if options.quick:
-        options.images, options.blocks, options.batch, options.no_compile = 160, 1, 2, True
+        options.images, options.blocks, options.batch, options.steps = 160, 1, 2, 1
+        options.no_compile = True
     if options.out is None:
         options.out = Path(tempfile.mkdtemp()) if options.quick else ROOT / "reports/speed"
     if options.images < 10 * LOADER_BATCH and {"L", "E", "S", "ablation"} & set(options.arms):
@@ -99,7 +101,7 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
     from proofrun.recipe_yaml import load_recipe
 
     turns = Turns(options.blocks, warm_up=2 if options.quick else 6)
-    count = 1 if options.quick else 3
+    count: int = options.steps
     recipe = load_recipe(ROOT / "recipes/inceptionv2/recipe.yaml")["ImageNet"]
     precisions: list[steps.Precision] = options.precisions.split(",")
 
