@@ -111,7 +111,13 @@ def _judged(part: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
                 continue
             ratio = paired_ratio(one.rates[one.base], one.rates[target.arm])
             found = f"{ratio.median:.3f} ({_interval(ratio)})"
-            yield one.title, where, found, "met" if ratio.median >= target.least else "missed"
+            yield one.title, where, found, _reached(ratio, target)
+
+
+def _reached(ratio: Ratio, target: Target) -> str:
+    if ratio.low >= target.least:
+        return "met"
+    return "missed" if ratio.high < target.least else "open: the interval holds the target"
 
 
 def _start_up(found: Mapping[str, Any]) -> Iterator[str]:
