@@ -19,7 +19,6 @@ from benchmarks.steps import LOSS_WITHIN, Loop, Problem, first_losses, ours
 from benchmarks.turns import Arm, Turns, measure, say
 from proofrun.errors import one_line
 
-
 #: The arm that has every default, precision included.
 FP32 = "torchvision's loop, default, in FP32"
 
