@@ -62,7 +62,7 @@ def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
         "--arms", default=",".join(parts), metavar="A,B",
         help=f"of {', '.join(parts)} (default: all); empty: only write the report anew",
     )  # fmt: skip
-    parser.add_argument("--images", type=int, default=768, help="files of L (default 768)")
+    parser.add_argument("--images", type=int, default=1024, help="files of L (default 1024)")
     parser.add_argument("--blocks", type=int, default=7, help="blocks of each table (default 7)")
     parser.add_argument("--batch", type=int, default=16, help="images of a step (default 16)")
     parser.add_argument("--steps", type=int, default=3, help="of a window (default 3)")
@@ -84,13 +84,15 @@ def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
         options.no_compile = True
     if options.out is None:
         options.out = Path(tempfile.mkdtemp()) if options.quick else ROOT / "reports/speed"
-    if options.images < 10 * LOADER_BATCH and {"L", "E", "S", "ablation"} & set(options.arms):
-        parser.error(f"--images: at least {10 * LOADER_BATCH}")
+    if options.images < LEAST_IMAGES:
+        parser.error(f"--images: at least {LEAST_IMAGES}")
     return options
 
 
-#: Images of a batch where the loader is measured alone.
-LOADER_BATCH = 16
+#: Files of a loader's epoch at least: 16 batches, of which the middle is timed.
+LEAST_IMAGES = 160
+#: Images of a batch where the loader is measured alone: as the recipe trains on one card.
+LOADER_BATCH = 64
 
 
 def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -136,15 +138,19 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
             ablation.step(problem("inceptionv2", each), count, turns, not options.no_compile)
             for each in reversed(precisions)
         ]
-        return _groups([*found, ablation.loader(task(LOADER_BATCH), turns)])
+        return _groups(
+            [*found, ablation.loader(task(min(LOADER_BATCH, options.images // 16)), turns)]
+        )
 
     def scaling() -> dict[str, Any]:
-        group, model = costs.scaling(turns, 20 if options.quick else 50)
+        group, model = costs.scaling(turns, 20 if options.quick else 30)
         return {**_groups([group]), "model": model, "projection": costs.projection()}
 
     repeats = 1 if options.quick else options.blocks
     return {
-        "L": lambda: _groups(loader_arms.measure_all(task(LOADER_BATCH), turns)),
+        "L": lambda: _groups(
+            loader_arms.measure_all(task(min(LOADER_BATCH, options.images // 16)), turns)
+        ),
         "S": step,
         "E": whole_way,
         "ablation": choices,
