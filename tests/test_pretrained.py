@@ -82,6 +82,18 @@ def test_published_weights_give_the_logits_of_their_own_package(theirs, tmp_path
         assert torch.allclose(ours(expected), theirs[name](expected), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("bgr", [False, True])
+@pytest.mark.parametrize("rows", [0, 3])
+def test_pixels_are_normalised_to_the_bit_as_channel_by_channel(rows, bgr):
+    inputs = Inputs(recipe("googlenet").data.normalize, torch.device("cpu"), bgr)
+    pixels = torch.randint(0, 256, (rows, 31, 37, 3), dtype=torch.uint8)
+    plain = pixels.permute(0, 3, 1, 2).float()
+    plain = plain.flip(1) if bgr else plain
+    made = inputs(pixels)
+    assert torch.equal(made, plain * inputs.scale[:, None, None] + inputs.shift[:, None, None])
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("name", ["inceptionv2", "googlenet"])
 def test_our_files_bare_or_wrapped(tmp_path, name):
     model = build_network(name)
