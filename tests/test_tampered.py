@@ -138,6 +138,8 @@ def test_losses_that_are_not_finite(tmp_path, run):
     ("kind", "fields", "why"),
     [
         ("mark", {"loss": -5.0}, "the window before it"),
+        ("mark", {"ce": 0.1}, "the window before it"),
+        ("train", {"loss": -0.5}, "not possible"),
         ("train", {"window_s": -1.0}, "not possible"),
         ("train", {"window_s": 0.0}, "not possible"),
     ],

@@ -169,9 +169,11 @@ class EventLog:
             return "mark: the evaluation that it states is not in the log"
         if at != (scored.step, scored.protocol, scored.count):
             return "mark: the evaluation before it is another one (step, protocol or count)"
-        before = self.windows[len(self.windows) - 1].loss if len(self.windows) else event.loss
-        if abs(event.loss - before) > LOSS_ROUNDED:  # never of NaN
-            return f"mark: a loss of {event.loss:g} is stated, the window before it has {before:g}"
+        before = self.windows[len(self.windows) - 1] if len(self.windows) else event
+        for name in ("loss", "ce"):
+            said, was = getattr(event, name), getattr(before, name)
+            if abs(said - was) > LOSS_ROUNDED:  # never of NaN
+                return f"mark: {name} {said:g} is stated, the window before it has {was:g}"
         return "mark: " + why if (why := _other_counts(event, scored)) else ""
 
     def _supersede(self, resume: Resume) -> None:
@@ -206,6 +208,8 @@ def impossible(event: AnyEvent) -> str:
         sizes = (event.world_size, event.nodes, event.per_card_batch, event.global_batch)
         if not all(0 < size < MOST for size in sizes):
             return "run_start: cards, nodes or batch are not possible"
+    if isinstance(event, Train) and min(event.loss, event.ce) < 0:
+        return f"train: a loss of {min(event.loss, event.ce):g} is not possible"
     if isinstance(event, Train) and not (event.window_s > 0 and event.steps > 0):
         return f"train: {event.steps} steps in {event.window_s:g} s are not possible"
     if isinstance(event, Eval) and not 0 <= event.correct1 <= event.correct5 <= event.count:
