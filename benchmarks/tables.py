@@ -85,7 +85,7 @@ def _group(one: Group) -> Iterator[str]:
         "processor, ms an image",
         rows=rows,
     )
-    yield from ("", f"{blocks} blocks. " + ". ".join(_capital(note) for note in one.notes) + ".")
+    yield from ("", " ".join(f"{_capital(note)}." for note in (f"{blocks} blocks", *one.notes)))
     if one.checks:
         checks = "; ".join(f"{name}: {values}" for name, values in one.checks.items())
         yield f"Compared before: {checks}."
