@@ -88,14 +88,18 @@ def pool(row: Row) -> str:
     return f"{row.kind} {block} {role}"
 
 
-def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
-    """(..., rows, len(DEVIATIONS)) of `stats` arrays (..., rows, len(STATS)); inf if not finite."""
+def sizes(trusted: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
+    """(..., rows): what deviations are relative to, of `stats` (..., rows, len(STATS))."""
     scale = np.abs(trusted[..., 1])
     for kind in {row.kind for row in rows}:
         of_kind = np.array([row.kind == kind for row in rows])
         floor = SCALE_FLOOR * np.nanmax(scale[..., of_kind], axis=-1, keepdims=True)
         scale[..., of_kind] = np.maximum(scale[..., of_kind], floor)
-    scale = np.maximum(scale, np.finfo(np.float64).tiny)
+    return np.maximum(scale, np.finfo(np.float64).tiny)
+
+
+def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
+    """(..., rows, len(DEVIATIONS)) of `stats` arrays (..., rows, len(STATS)); inf if not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.maximum(np.abs(other - trusted) - _STORED * np.abs(trusted), 0)
         found = np.stack(
@@ -107,7 +111,7 @@ def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]
             ],
             axis=-1,
         )
-        found = found / scale[..., None]
+        found = found / sizes(trusted, rows)[..., None]
     return np.where(np.isfinite(found), found, np.inf)
 
 
@@ -131,21 +135,6 @@ def measure(trusted: Trace, other: Trace) -> tuple[dict[str, Values], dict[str, 
         found[key] = np.maximum(found[key], values) if key in found else values
     scalars = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
     return found, dict(zip(SCALARS, scalars.max(axis=(0, 1)).tolist(), strict=True))
-
-
-def share_used(
-    rows: dict[str, tuple[float, ...]], scalars: dict[str, float], known: Bounds, precision: str
-) -> tuple[float, str]:
-    """The largest share of a bound that deviations of `measure` use, and of which."""
-    of = known.precisions[precision]
-    found = [
-        (value / max(known.margin * limit, BOUND_FLOOR), f"{key}, {name}")
-        for key, values in rows.items()
-        for value, limit, name in zip(values, of.rows[key], DEVIATIONS, strict=True)
-    ]
-    limit_of = scalar_limits(of, known.margin)
-    found += [(value / limit_of[name], name) for name, value in scalars.items()]
-    return max(found)
 
 
 def limits(of: PrecisionBounds, margin: float, rows: list[Row]) -> NDArray[np.float64]:
