@@ -54,7 +54,7 @@ def draw(found: Comparison, trusted: Trace, other: Trace, path: Path) -> None:
         axis.set_title(_TITLES[direction], fontsize=10)
         if found.first is not None and found.first.place.direction == direction:
             _mark(axis, columns.index(found.places.index(found.first.place)), found.first.step)
-        quiet = [r for r in found.remarks if r.place.direction == direction]
+        quiet = [r for r in found.remarks if found.aligned and r.place.direction == direction]
         if quiet:
             rows = [columns.index(found.places.index(r.place)) for r in quiet]
             axis.plot([r.step for r in quiet], rows, "x", color="#444b54", markersize=6,

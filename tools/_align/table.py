@@ -42,10 +42,11 @@ def show(console: Console, found: Comparison, trusted: Trace, other: Trace) -> N
         console.print(_findings([found.first, *found.more]))
     if found.first is not None or found.remarks:
         console.print(_steps(found))
-    for remark in found.remarks[:_REMARKS]:
+    remarks = found.remarks if found.aligned else []  # else they may follow from the fault
+    for remark in remarks[:_REMARKS]:
         console.print(f"remark: {remark.line()}", markup=False)
-    if len(found.remarks) > _REMARKS:
-        console.print(f"and {len(found.remarks) - _REMARKS} more such remarks")
+    if len(remarks) > _REMARKS:
+        console.print(f"and {len(remarks) - _REMARKS} more such remarks")
     colour = "green" if found.aligned else "red"
     console.print(f"[bold {colour}]{'aligned' if found.aligned else 'not aligned'}[/]", end="")
     console.print(headline(found).partition("aligned")[2], markup=False)
