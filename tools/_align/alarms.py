@@ -24,8 +24,8 @@ _MARGINS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 class Series(Strict):
     """Deviations of every tensor and step of one run, as the rule needs them, in little space.
 
-    `rows`: log2 of the deviations and of the size, float16 (so to about 1 %), (steps, rows,
-    len(DEVIATIONS) + 1), deflated, base64. `scalars`: (steps, len(SCALARS)).
+    `rows`: log2 of the deviations, then of what the step added, float16 (so to about 1 %), (steps,
+    rows, len(DEVIATIONS) + 2), deflated, base64. `scalars`: (steps, len(SCALARS)).
     """
 
     count: int
@@ -38,9 +38,9 @@ def pack(trusted: Trace, other: Trace) -> Series:
     assert trusted.rows == other.rows
     mine, theirs = trusted.stats[0], other.stats[0]
     apart = bounds.deviations(mine, theirs, trusted.rows)
-    size = bounds.sizes(mine, trusted.rows)
+    new = bounds.added(mine, theirs, trusted.rows)
     with np.errstate(divide="ignore"):
-        logs = np.log2(np.concatenate([apart, size[..., None]], axis=-1)).astype("<f2")
+        logs = np.log2(np.concatenate([apart, new], axis=-1)).astype("<f2")
     single = bounds.scalar_deviations(trusted.scalars[0], other.scalars[0])
     return Series(
         count=len(trusted.rows),
@@ -50,11 +50,11 @@ def pack(trusted: Trace, other: Trace) -> Series:
 
 
 def unpack(series: Series) -> tuple[Values, Values, Values]:
-    """(steps, rows, len(DEVIATIONS)), (steps, rows) and (steps, len(SCALARS))."""
+    """(steps, rows, len(DEVIATIONS)), (steps, rows, 2) and (steps, len(SCALARS))."""
     raw = np.frombuffer(zlib.decompress(base64.b64decode(series.rows)), dtype="<f2")
-    logs = raw.reshape(-1, series.count, len(bounds.DEVIATIONS) + 1).astype(np.float64)
+    logs = raw.reshape(-1, series.count, len(bounds.DEVIATIONS) + 2).astype(np.float64)
     plain = np.exp2(logs)
-    return plain[..., :-1], plain[..., -1], np.array(series.scalars)
+    return plain[..., :-2], plain[..., -2:], np.array(series.scalars)
 
 
 class Judge:
@@ -65,19 +65,22 @@ class Judge:
         limit = bounds.scalar_limits(of, known.margin)
         self.limits = bounds.limits(of, known.margin, list(rows))
         self.single = np.array([limit[name] for name in SCALARS])
+        self.rows = rows
         self.kinds = [*(row.kind for row in rows), *SCALARS]
         self.names = [*(f"{row.kind} {row.name}" for row in rows), *SCALARS]
 
     def excess(self, series: Series) -> tuple[Values, Values]:
-        """Deviation / bound and size, each (steps, places)."""
-        apart, size, scalars = unpack(series)
-        whole = np.concatenate([(apart / self.limits).max(-1), scalars / self.single], axis=-1)
-        return whole, np.concatenate([size, np.ones_like(scalars)], axis=-1)
+        """Shares of the bounds, each (steps, places): used, and added by the step itself."""
+        apart, new, scalars = unpack(series)
+        single = scalars / self.single
+        both = bounds.shares(apart, new, self.limits, self.rows)
+        whole, fresh = (np.concatenate([share, single], axis=-1) for share in both)
+        return whole, fresh
 
     def alarms(self, series: Series, wider: float = 1.0) -> list[str]:
         """The places that raise one, with every bound `wider` times as wide."""
-        excess, size = self.excess(series)
-        first = rule.first_steps(excess / wider, size, self.kinds)
+        excess, added = self.excess(series)
+        first = rule.first_steps(excess / wider, added / wider, self.kinds)
         return [self.names[i] for i in np.flatnonzero(first >= 0)]
 
 

@@ -33,6 +33,12 @@ BOUND_FLOOR = 3e-7
 MARGIN = 4.0
 
 
+#: What a state keeps from the step before: of BatchNorm's statistics 1 - momentum, of the
+#: optimizer's moment its momentum, as both recipes have them. A weight keeps all, but moves by the
+#: rate times its moment, far less than its bound: what is out of bounds there is the update's own.
+KEPT = {"buffer": 0.9, "moment": 0.9}
+
+
 class PrecisionBounds(Strict):
     """Largest deviations seen: by pool of rows (`pool`), one a name of DEVIATIONS; by scalar."""
 
@@ -113,6 +119,36 @@ def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]
         )
         found = found / sizes(trusted, rows)[..., None]
     return np.where(np.isfinite(found), found, np.inf)
+
+
+def added(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
+    """(..., steps, rows, 2) of `stats` (..., steps, rows, len(STATS)): the first two deviations of
+    what each step added to what its tensor kept; inf if not finite.
+
+    Exact for these two, which are sums: a state's difference less `KEPT` of the one before. The rms
+    and the largest magnitude tell no such thing.
+    """
+    kept = np.array([KEPT.get(row.kind, 0.0) for row in rows])[:, None]
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart, stored = other - trusted, _STORED * np.abs(trusted)
+        apart[..., 1:, :, :] -= kept * (other - trusted)[..., :-1, :, :]
+        stored[..., 1:, :, :] += kept * stored[..., :-1, :, :]
+        apart = np.maximum(np.abs(apart) - stored, 0)
+        found = np.stack([np.sqrt(np.square(apart[..., 5:]).mean(-1)), apart[..., 0]], axis=-1)
+        found = found / sizes(trusted, rows)[..., None]
+    return np.where(np.isfinite(found), found, np.inf)
+
+
+def shares(
+    apart: Values, new: Values, limit: Values, rows: tuple[Row, ...] | list[Row]
+) -> tuple[Values, Values]:
+    """Of the bounds, (..., rows) each: what `deviations` use, and what the step itself `added`.
+
+    `limit`: of `limits`.
+    """
+    whole = (apart / limit).max(axis=-1)
+    state = np.array([row.kind in KEPT for row in rows])
+    return whole, np.where(state, (new / limit[:, : new.shape[-1]]).max(axis=-1), whole)
 
 
 def scalar_deviations(trusted: Values, other: Values) -> Values:

@@ -13,11 +13,12 @@ from . import look, rule
 from .bounds import (
     Bounds,
     PrecisionBounds,
+    added,
     deviations,
     limits,
     scalar_deviations,
     scalar_limits,
-    sizes,
+    shares,
 )
 from .trace import SCALARS, Row, Trace, TraceError, Values, check_same
 
@@ -142,14 +143,14 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
     others = [other.rows[index[row.name, row.kind]] for row in rows]
     mine = trusted.stats[:, :steps, shared]
     theirs = other.stats[:, :steps, [index[row.name, row.kind] for row in rows]]
-    apart = deviations(mine, theirs, rows) / limits(bounds, known.margin, rows)
-    excess = apart.max(axis=-1)
+    apart, new = deviations(mine, theirs, rows), added(mine, theirs, rows)
+    excess, new = shares(apart, new, limits(bounds, known.margin, rows), rows)
     reshaped = [row.shape != o.shape for row, o in zip(rows, others, strict=True)]
     excess[:, :, reshaped] = np.inf
     limit = scalar_limits(bounds, known.margin)
     single = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
     single = single / np.array([limit[name] for name in SCALARS])
-    places, merged, size = _in_order(rows, excess, sizes(mine, rows), single)
+    places, merged, new = _in_order(rows, excess, new, single)
     pairs = {
         Place(row.name, row.kind): (mine[:, :, i], theirs[:, :, i], row, others[i].shape)
         for i, row in enumerate(rows)
@@ -158,7 +159,7 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
         Place(name, name): (trusted.scalars[:, :steps, k], other.scalars[:, :steps, k])
         for k, name in enumerate(SCALARS)
     }
-    began = rule.first_steps(merged, size, [place.kind for place in places])
+    began = rule.first_steps(merged, new, [place.kind for place in places])
     first, more = _findings(places, merged, began, pairs, numbers)
     remarks = _remarks(places, merged, began)
     lacking = [row for row in trusted.rows if (row.name, row.kind) not in index]
@@ -166,20 +167,20 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
 
 
 def _in_order(
-    rows: list[Row], excess: Values, size: Values, single: Values
+    rows: list[Row], excess: Values, new: Values, single: Values
 ) -> tuple[list[Place], Values, Values]:
     """The step's numbers among its tensors: loss, gradient norm and rate where they arise."""
     places = [Place(row.name, row.kind) for row in rows]
     columns = [excess[:, :, i] for i in range(len(rows))]
-    relative = [size[:, :, i] for i in range(len(rows))]
+    later = [new[:, :, i] for i in range(len(rows))]
     direction = [place.direction for place in places]
     backward = direction.index("backward") if "backward" in direction else len(places)
     update = direction.index("update") if "update" in direction else len(places)
     for at, name in ((update, "lr"), (update, "grad_norm"), (backward, "loss")):
         places.insert(at, Place(name, name))
         columns.insert(at, single[:, :, SCALARS.index(name)])
-        relative.insert(at, np.ones(excess.shape[:2]))
-    return places, np.stack(columns, axis=-1), np.stack(relative, axis=-1)
+        later.insert(at, single[:, :, SCALARS.index(name)])
+    return places, np.stack(columns, axis=-1), np.stack(later, axis=-1)
 
 
 def _findings(

@@ -18,38 +18,28 @@ LEAST_STEPS = 2
 #: And in this share of the steps from the first on.
 SHARE = 0.25
 
-#: What a state keeps from the step before: of BatchNorm's statistics 1 - momentum, of the
-#: optimizer's moment its momentum, as both recipes have them. A weight keeps all, but moves by the
-#: rate times its moment, far less than its bound: what is out of bounds there is the update's own.
-KEPT = {"buffer": 0.9, "moment": 0.9}
-
-#: To what it keeps, a step must add this share of the bound: the most that calibration saw.
+#: To what a state keeps of the step before, a step must add this share of the bound: the most that
+#: calibration saw.
 _ADDED = 1 / MARGIN
 
 Mask = NDArray[np.bool_]
 
 
-def counted(excess: Values, size: Values, kinds: list[str]) -> Mask:
-    """Which steps speak against a tensor: out of bounds, by more than it kept from the step before.
+def counted(excess: Values, added: Values) -> Mask:
+    """Which steps speak against a tensor: out of bounds, and not by what the step before left.
 
-    `excess`: deviation / bound, (..., steps, places); `size`: what deviations are relative to, the
-    same shape; `kinds`: of the places.
+    `excess`, `added`: as `bounds.shares` gives them, (..., steps, places).
     """
-    kept = np.array([KEPT.get(kind, 0.0) for kind in kinds])
-    inherited = np.zeros_like(excess)
-    with np.errstate(invalid="ignore"):
-        inherited[..., 1:, :] = excess[..., :-1, :] * size[..., :-1, :] / size[..., 1:, :]
-        added = excess - np.where(kept > 0, kept * inherited, 0.0)
-        return (excess > 1) & (added > _ADDED)
+    return np.asarray((excess > 1) & (added > _ADDED))
 
 
-def first_steps(excess: Values, size: Values, kinds: list[str]) -> NDArray[np.int64]:
+def first_steps(excess: Values, added: Values, kinds: list[str]) -> NDArray[np.int64]:
     """(..., places): the step from which on a tensor is out of bounds, -1 where there is no alarm.
 
     What is no rounding needs no repetition: another learning rate, another shape, a tensor that is
-    missing or not finite (`excess` is inf).
+    missing or not finite (`excess` is inf). `kinds`: of the places.
     """
-    speaks = counted(excess, size, kinds)
+    speaks = counted(excess, added)
     steps = speaks.shape[-2]
     from_here = np.flip(np.cumsum(np.flip(speaks, -2), -2), -2)
     left = steps - np.arange(steps)
