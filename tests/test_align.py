@@ -140,6 +140,7 @@ def first_steps(kind: str, excess: list[float], added: list[float] | None = None
         ("grad", [40.0, 0.1, 0.1], -1),  # a ReLU decided the other way
         ("grad", [0.1, 0.1, 40.0], -1),
         ("grad", [40.0, *[0.1] * 18, 40.0], -1),  # two in 20 steps
+        ("grad", [*[0.1] * 14, 40.0, 0.1, 0.1, 40.0, 0.1, 0.1], -1),
         ("grad", [0.1, 0.1, *[9.0, 0.1, 0.1, 0.1] * 4, 9.0, 0.1], 2),  # a quarter
         ("grad_norm", [0.1, 3.0, 0.1], -1),
         ("loss", [0.1, 3.0, 0.1], -1),

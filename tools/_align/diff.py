@@ -172,15 +172,15 @@ def _in_order(
     """The step's numbers among its tensors: loss, gradient norm and rate where they arise."""
     places = [Place(row.name, row.kind) for row in rows]
     columns = [excess[:, :, i] for i in range(len(rows))]
-    later = [new[:, :, i] for i in range(len(rows))]
+    fresh = [new[:, :, i] for i in range(len(rows))]
     direction = [place.direction for place in places]
     backward = direction.index("backward") if "backward" in direction else len(places)
     update = direction.index("update") if "update" in direction else len(places)
     for at, name in ((update, "lr"), (update, "grad_norm"), (backward, "loss")):
         places.insert(at, Place(name, name))
         columns.insert(at, single[:, :, SCALARS.index(name)])
-        later.insert(at, single[:, :, SCALARS.index(name)])
-    return places, np.stack(columns, axis=-1), np.stack(later, axis=-1)
+        fresh.insert(at, single[:, :, SCALARS.index(name)])
+    return places, np.stack(columns, axis=-1), np.stack(fresh, axis=-1)
 
 
 def _findings(

@@ -6,6 +6,8 @@ for those images alone; a fault is there in most steps.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +17,9 @@ from .trace import Values
 #: A trace needs so many steps, and a tensor must be out of bounds in so many.
 LEAST_STEPS = 2
 
-#: And in this share of the steps from the first on.
-SHARE = 0.25
+#: And in this share of the steps from the first on, and in this share of all: in 20 steps two such
+#: jumps may hit one tensor by chance, and few steps are left after a late first one.
+SHARE, SHARE_OF_ALL = 0.25, 0.2
 
 #: To what a state keeps of the step before, a step must add this share of the bound: the most that
 #: calibration saw.
@@ -43,7 +46,8 @@ def first_steps(excess: Values, added: Values, kinds: list[str]) -> NDArray[np.i
     steps = speaks.shape[-2]
     from_here = np.flip(np.cumsum(np.flip(speaks, -2), -2), -2)
     left = steps - np.arange(steps)
-    needed = np.maximum(LEAST_STEPS, np.ceil(SHARE * left))[:, None]
+    least = max(LEAST_STEPS, math.ceil(SHARE_OF_ALL * steps))
+    needed = np.maximum(least, np.ceil(SHARE * left))[:, None]
     certain = np.isinf(excess) | ((excess > 1) & np.array([kind == "lr" for kind in kinds]))
     raised = (speaks & (from_here >= needed)) | certain
     return np.where(raised.any(-2), raised.argmax(-2), -1)
