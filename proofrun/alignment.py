@@ -20,7 +20,8 @@ _LARGEST = 10_000_000  # bytes of a file that can be a verdict
 
 
 class Alignment(Strict):
-    """One replay and what came of it. `nearest`: the largest share of a bound that was used."""
+    """One replay and what came of it. `nearest`: the largest share of a bound that was used;
+    above 1 in an aligned one where a `remark` says of what, in how few steps."""
 
     schema_: Literal[1] = Field(alias="schema")
     recipe: str
@@ -34,6 +35,7 @@ class Alignment(Strict):
     aligned: bool
     nearest: float
     finding: str | None
+    remark: str | None = None
     trusted: str
     trusted_sha256: str
     t_wall: float
@@ -42,6 +44,8 @@ class Alignment(Strict):
         """What is known of the device, and where a missed claim on it is to be looked for."""
         steps = f"{self.steps} steps of {self.recipe} in {self.precision}"
         if self.aligned:
+            if self.remark:
+                steps += f" ({self.remark})"
             return f"device aligned over {steps}: a missed claim points to data or schedule"
         return f"device misaligned in {steps} ({self.finding}): a missed claim points to the card"
 

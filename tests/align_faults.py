@@ -32,7 +32,7 @@ class Fault(NamedTuple):
     looks: tuple[str, ...]
     step: int = 0
     precision: AnyPrecision = "FP32"
-    steps: int = 1
+    steps: int = home.QUICK_STEPS
 
     def named(self, found: Finding) -> bool:
         """Whether the step, the place and the look are those of this fault."""
@@ -196,7 +196,7 @@ FAULTS = (
     Fault("dropout left on", "googlenet", dropout_left_on,
           "dropout", _OUT, ("zeros",)),
     Fault("LR one step late", "googlenet", late_rate,
-          "lr", "lr", ("value",), step=2, steps=3),
+          "lr", "lr", ("value",), step=2),
     Fault("one layer rounded to 10 bits", "googlenet", one_rounded_layer,
           "features.inception4b.b3x3.conv.conv", _OUT, ("rounding",)),
     Fault("ReLU missing", "googlenet", relu_missing,
@@ -232,7 +232,7 @@ def again(recipe: str) -> Exercise:
 def replay(
     recipe: str,
     change: Callable[[Session], None],
-    steps: int = 1,
+    steps: int = home.QUICK_STEPS,
     precision: AnyPrecision = "FP32",
     channels_last: bool = True,
 ) -> Trace:

@@ -39,7 +39,7 @@ def main() -> None:
     again = exercise(recipe, folder, of.seed, of.steps, of.batch, of.ranks)
     session = Session(again, recipe, folder, "FP32", "CPU")
     session.net.register_comm_hook(None, {"summed": summed, "own": own}[fault])
-    made = session.run(1)
+    made = session.run(of.steps)
     session.device.close()
     if made is not None:
         made.save(Path(out))

@@ -12,7 +12,7 @@ import pytest
 
 from proofrun.alignment import Alignment, of_device, quick_command, read_all
 from proofrun.errors import Exit, ProofrunError
-from tools._align import bounds, cli, home, look, streams
+from tools._align import alarms, bounds, cli, home, look, rule, streams
 from tools._align.diff import compare
 from tools._align.trace import STATS, Row, Trace, TraceError, load
 
@@ -123,11 +123,76 @@ def test_how_it_goes_on(series, said):
     assert look.over_steps(np.array(series, dtype=float), 1) == said
 
 
+def first_steps(kind: str, excess: list[float], added: list[float] | None = None) -> int:
+    """Of one tensor over the steps: where an alarm begins, -1 without."""
+    values = np.array(excess)[:, None]
+    new = values if added is None else np.array(added)[:, None]
+    return int(rule.first_steps(values, new, [kind])[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "excess", "step"),
+    [
+        ("output", [0.1, 0.2, 0.1], -1),
+        ("output", [5.0, 5.0, 5.0], 0),
+        ("output", [0.1, 5.0, 5.0], 1),  # quick: 2 of 3
+        ("output", [5.0, 0.1, 5.0], 0),
+        ("grad", [40.0, 0.1, 0.1], -1),  # a ReLU decided the other way
+        ("grad", [0.1, 0.1, 40.0], -1),
+        ("grad", [40.0, *[0.1] * 18, 40.0], -1),  # two in 20 steps
+        ("grad", [*[0.1] * 14, 40.0, 0.1, 0.1, 40.0, 0.1, 0.1], -1),
+        ("grad", [0.1, 0.1, *[9.0, 0.1, 0.1, 0.1] * 4, 9.0, 0.1], 2),  # a quarter
+        ("grad_norm", [0.1, 3.0, 0.1], -1),
+        ("loss", [0.1, 3.0, 0.1], -1),
+        ("loss", [3.0, 3.0, 3.0], 0),
+        ("lr", [0.0, 0.0, 2.0], 2),  # exact: once is enough
+        ("output", [0.1, np.inf, 0.1], 1),  # another shape, missing, not finite
+        ("weight", [30.0] * 20, 0),  # the update's own, and stays
+    ],
+)
+def test_an_alarm_comes_again(kind, excess, step):
+    assert first_steps(kind, excess) == step
+
+
+def moments(steps: int, wrong: dict[int, float], decay: float = 0.0) -> np.ndarray:
+    """(1, steps, 1, len(STATS)) of a moment whose gradients are off by a factor in some steps."""
+    draw = np.random.default_rng(3)
+    moment, found = np.zeros((16, 9)), []
+    for step in range(steps):
+        moment = 0.9 * moment + draw.standard_normal((16, 9)) * wrong.get(step, 1.0) + decay
+        found.append([statistics(moment, "m", 0)])
+    return np.array([found])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "decay", "step"),
+    [
+        ({0: 1.2}, 0.0, -1),  # out of bounds in most of the steps, by what is left of the first
+        ({}, 0.002, 0),
+        (dict.fromkeys(range(20), 1.05), 0.0, 0),
+    ],
+)
+def test_a_moment_is_not_blamed_for_what_it_keeps(wrong, decay, step):
+    rows = [Row(name="m", kind="moment", shape=(16, 9))]
+    mine, theirs = moments(20, {}), moments(20, wrong, decay)
+    limit = np.full((1, len(bounds.DEVIATIONS)), 1e-3)
+    apart, new = bounds.deviations(mine, theirs, rows), bounds.added(mine, theirs, rows)
+    excess, new = bounds.shares(apart, new, limit, rows)
+    assert (excess > 1).sum() > 9
+    assert rule.first_steps(excess, new, ["moment"]).tolist() == [[step]]
+
+
+def test_both_recipes_keep_what_the_rule_thinks():
+    for model in RECIPES:
+        _, recipe = home.find(model, "Digits")
+        assert recipe.optimizer.momentum == bounds.KEPT["moment"]
+
+
 def changed(trace: Trace, steps: int | None = None, **row: object) -> Trace:
     stats = trace.stats[:, :steps].copy()
     for index, r in enumerate(trace.rows):
         if r.name == row["name"] and r.kind == row["kind"]:
-            stats[:, row["step"] :, index] *= row["factor"]
+            stats[:, row["step"] : row.get("until"), index] *= row["factor"]
     made = trace.header.made.model_copy(update={"precision": "FP32"})
     header = trace.header.model_copy(update={"made": made})
     return Trace(header, stats, trace.scalars[:, :steps])
@@ -156,6 +221,35 @@ def test_the_first_place_is_the_first_in_the_order_of_the_computation():
     assert found.first.over_steps == "stays"
     unchanged = changed(trusted, steps=3, step=0, factor=1.0, **place)
     assert compare(trusted, unchanged, known, Path("x")).aligned
+
+
+def test_what_is_out_once_is_a_remark(tmp_path, capsys):
+    trusted = load(golden())
+    once = {"name": "features.inception4b.b1x1.relu", "kind": "grad", "step": 4, "until": 5}
+    changed(trusted, factor=1.1, **once).save(tmp_path / "once.npz")
+    line = ["diff", str(golden()), str(tmp_path / "once.npz"), "--plot", str(tmp_path / "p.png")]
+    assert cli.main(line) == Exit.OK
+    said = " ".join(capsys.readouterr().out.split())
+    assert "aligned: 1 of" in said and "bound at step 4, out in 1 of 20 steps: no alarm" in said
+    with pytest.raises(TraceError, match="1 step in common"):
+        one = changed(trusted, steps=1, factor=1.1, **once)
+        compare(trusted, one, bounds.read(home.REPORTS / "bounds-GoogLeNet-Digits.json"), Path("x"))
+
+
+def test_a_series_keeps_what_the_rule_needs():
+    trusted = load(golden())
+    known = bounds.read(home.REPORTS / "bounds-GoogLeNet-Digits.json")
+    place = {"name": "features.inception4b.b1x1.relu", "kind": "grad", "step": 1}
+    judge = alarms.Judge(known, "FP32", trusted.rows)
+    for until, names in ((2, []), (3, [f"grad {place['name']}"])):
+        other = changed(trusted, steps=3, factor=1.1, until=until, **place)
+        short = Trace(trusted.header, trusted.stats[:, :3], trusted.scalars[:, :3])
+        series = alarms.pack(short, other)
+        assert judge.alarms(series) == names
+        excess, _ = judge.excess(series)
+        whole = compare(trusted, other, known, Path("x"))
+        assert excess.max() == pytest.approx(whole.nearest, rel=0.02)
+        assert whole.aligned == (not names)
 
 
 def test_bf16_bounds_are_wider_than_tf32_and_tf32_than_fp32():

@@ -12,7 +12,7 @@ from align_faults import FAULTS, judged, replay
 
 from proofrun.errors import Exit
 from tools._align import bounds, cli, home, plot, variants
-from tools._align.diff import compare
+from tools._align.diff import Comparison, compare
 from tools._align.trace import load
 
 from .helpers import ROOT, shell
@@ -54,9 +54,14 @@ def test_a_harmless_difference_is_silent(recipe, what, change, last, threads, ev
         found = judged(recipe, replay(recipe, change, home.QUICK_STEPS, channels_last=last))
     evidence.figure(
         f"harmless: {what} ({DIGITS[recipe]}, FP32, {home.QUICK_STEPS} steps)",
-        f"{found.nearest:.0%} of a bound", "at most 100%",
+        said(found), "no alarm",
     )  # fmt: skip
     assert found.aligned, found.first and found.first.line()
+
+
+def said(found: Comparison) -> str:
+    once = f"; out in too few steps for an alarm: {len(found.remarks)} tensors"
+    return f"at most {found.nearest:.0%} of a bound" + (once if found.remarks else "")
 
 
 @pytest.mark.parametrize("precision", ["FP64", "TF32", "BF16"])
@@ -64,10 +69,7 @@ def test_every_precision_is_held_in_its_own_bounds(precision, evidence):
     change = variants.tf32 if precision == "TF32" else variants.nothing
     found = judged("googlenet", replay("googlenet", change, home.QUICK_STEPS, precision))
     assert found.aligned, found.first and found.first.line()
-    evidence.figure(
-        f"GoogLeNet in {precision}, {home.QUICK_STEPS} steps", f"{found.nearest:.0%} of a bound",
-        "at most 100%",
-    )  # fmt: skip
+    evidence.figure(f"GoogLeNet in {precision}, {home.QUICK_STEPS} steps", said(found), "no alarm")
 
 
 @pytest.mark.parametrize("recipe", DIGITS.values())
@@ -77,24 +79,25 @@ def test_a_replay_takes_minutes(recipe, work, evidence):
         out = work / f"{recipe}-{name.replace(' ', '-')}.npz"
         start = time.monotonic()
         line = [sys.executable, ROOT / "tools/align.py", "replay", recipe, "--device", "CPU"]
-        said = shell([*line, "--out", out, *flags], cwd=ROOT)
+        printed = shell([*line, "--out", out, *flags], cwd=ROOT)
         spent = time.monotonic() - start
-        assert "aligned: no tensor" in said
         verdict = json.loads(out.with_suffix(".json").read_text())
         assert verdict["aligned"] and verdict["precision"] == "FP32"
         evidence.figure(f"replay of {recipe}, {name}, with start", f"{spent:.0f} s", "120 s")
-        evidence.transcript(f"replay_{recipe}_{name.replace(' ', '_')}", said)
+        evidence.transcript(f"replay_{recipe}_{name.replace(' ', '_')}", printed)
 
 
 def test_gradients_of_two_ranks(work, evidence):
     """Recorded and replayed by two processes; summed instead of averaged is called times 2."""
     trusted = work / "two.npz"
     tool = [sys.executable, ROOT / "tools/align.py"]
-    said = shell([*tool, "record", "GoogLeNet", "--ranks", "2", "--steps", "1", "--out", trusted])
-    assert "2 ranks" in said
+    printed = shell(
+        [*tool, "record", "GoogLeNet", "--ranks", "2", "--steps", "2", "--out", trusted]
+    )
+    assert "2 ranks" in printed
     again = [*tool, "replay", "GoogLeNet", "--device", "CPU", "--ranks", "2", "--against", trusted]
-    said = shell([*again, "--out", work / "again.npz"])
-    assert "aligned: no tensor" in said
+    shell([*again, "--out", work / "again.npz"])
+    assert json.loads((work / "again.json").read_text())["aligned"]
     known = bounds.read(home.REPORTS / "bounds-GoogLeNet-Digits.json")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     for fault, look in (("summed", "scale"), ("own", "scattered")):
@@ -132,9 +135,9 @@ def test_false_alarms_are_those_that_were_committed(evidence):
     for path in sorted(home.REPORTS.glob("alarms-*.json")):
         for precision, cell in json.loads(path.read_text())["precisions"].items():
             evidence.figure(
-                f"false alarms, {path.stem.split('-')[1]}, {precision}, {cell['steps']} step(s)",
-                f"{cell['alarms']} of {cell['seeds']} seeds; largest share of a bound "
-                f"{cell['share_of_bound_largest']:.0%}",
+                f"false alarms, {path.stem.split('-')[1]}, {precision}, {cell['steps']} steps",
+                f"{cell['alarms']} of {cell['seeds']} seeds; out of bounds in some step "
+                f"{cell['out_in_some_step']}",
                 "at most 1 in 100",
             )
             assert cell["alarms"] <= 0.01 * cell["seeds"]

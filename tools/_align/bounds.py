@@ -33,6 +33,12 @@ BOUND_FLOOR = 3e-7
 MARGIN = 4.0
 
 
+#: What a state keeps from the step before: of BatchNorm's statistics 1 - momentum, of the
+#: optimizer's moment its momentum, as both recipes have them. A weight keeps all, but moves by the
+#: rate times its moment, far less than its bound: what is out of bounds there is the update's own.
+KEPT = {"buffer": 0.9, "moment": 0.9}
+
+
 class PrecisionBounds(Strict):
     """Largest deviations seen: by pool of rows (`pool`), one a name of DEVIATIONS; by scalar."""
 
@@ -88,14 +94,18 @@ def pool(row: Row) -> str:
     return f"{row.kind} {block} {role}"
 
 
-def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
-    """(..., rows, len(DEVIATIONS)) of `stats` arrays (..., rows, len(STATS)); inf if not finite."""
+def sizes(trusted: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
+    """(..., rows): what deviations are relative to, of `stats` (..., rows, len(STATS))."""
     scale = np.abs(trusted[..., 1])
     for kind in {row.kind for row in rows}:
         of_kind = np.array([row.kind == kind for row in rows])
         floor = SCALE_FLOOR * np.nanmax(scale[..., of_kind], axis=-1, keepdims=True)
         scale[..., of_kind] = np.maximum(scale[..., of_kind], floor)
-    scale = np.maximum(scale, np.finfo(np.float64).tiny)
+    return np.maximum(scale, np.finfo(np.float64).tiny)
+
+
+def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
+    """(..., rows, len(DEVIATIONS)) of `stats` arrays (..., rows, len(STATS)); inf if not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.maximum(np.abs(other - trusted) - _STORED * np.abs(trusted), 0)
         found = np.stack(
@@ -107,8 +117,38 @@ def deviations(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]
             ],
             axis=-1,
         )
-        found = found / scale[..., None]
+        found = found / sizes(trusted, rows)[..., None]
     return np.where(np.isfinite(found), found, np.inf)
+
+
+def added(trusted: Values, other: Values, rows: tuple[Row, ...] | list[Row]) -> Values:
+    """(..., steps, rows, 2) of `stats` (..., steps, rows, len(STATS)): the first two deviations of
+    what each step added to what its tensor kept; inf if not finite.
+
+    Exact for these two, which are sums: a state's difference less `KEPT` of the one before. The rms
+    and the largest magnitude tell no such thing.
+    """
+    kept = np.array([KEPT.get(row.kind, 0.0) for row in rows])[:, None]
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart, stored = other - trusted, _STORED * np.abs(trusted)
+        apart[..., 1:, :, :] -= kept * (other - trusted)[..., :-1, :, :]
+        stored[..., 1:, :, :] += kept * stored[..., :-1, :, :]
+        apart = np.maximum(np.abs(apart) - stored, 0)
+        found = np.stack([np.sqrt(np.square(apart[..., 5:]).mean(-1)), apart[..., 0]], axis=-1)
+        found = found / sizes(trusted, rows)[..., None]
+    return np.where(np.isfinite(found), found, np.inf)
+
+
+def shares(
+    apart: Values, new: Values, limit: Values, rows: tuple[Row, ...] | list[Row]
+) -> tuple[Values, Values]:
+    """Of the bounds, (..., rows) each: what `deviations` use, and what the step itself `added`.
+
+    `limit`: of `limits`.
+    """
+    whole = (apart / limit).max(axis=-1)
+    state = np.array([row.kind in KEPT for row in rows])
+    return whole, np.where(state, (new / limit[:, : new.shape[-1]]).max(axis=-1), whole)
 
 
 def scalar_deviations(trusted: Values, other: Values) -> Values:
@@ -131,21 +171,6 @@ def measure(trusted: Trace, other: Trace) -> tuple[dict[str, Values], dict[str, 
         found[key] = np.maximum(found[key], values) if key in found else values
     scalars = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
     return found, dict(zip(SCALARS, scalars.max(axis=(0, 1)).tolist(), strict=True))
-
-
-def share_used(
-    rows: dict[str, tuple[float, ...]], scalars: dict[str, float], known: Bounds, precision: str
-) -> tuple[float, str]:
-    """The largest share of a bound that deviations of `measure` use, and of which."""
-    of = known.precisions[precision]
-    found = [
-        (value / max(known.margin * limit, BOUND_FLOOR), f"{key}, {name}")
-        for key, values in rows.items()
-        for value, limit, name in zip(values, of.rows[key], DEVIATIONS, strict=True)
-    ]
-    limit_of = scalar_limits(of, known.margin)
-    found += [(value / limit_of[name], name) for name, value in scalars.items()]
-    return max(found)
 
 
 def limits(of: PrecisionBounds, margin: float, rows: list[Row]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""Measures the bounds, and how often they raise a false alarm. Three steps, each a command.
+r"""Measures the bounds, and how often they raise a false alarm. Three steps, each a command.
 
-    python -m tools._align.calibrate measure googlenet --runs all --seeds 1 5 --out A.jsonl
-    python -m tools._align.calibrate measure googlenet --runs FP32 --seeds 1000 1200 --out B.jsonl
+    python -m tools._align.calibrate measure googlenet --runs all --seeds 0 8 --out A.jsonl
+    python -m tools._align.calibrate measure googlenet --runs FP32 --in-turn --seeds 1000 1200 \
+        --steps 3 --out B.jsonl
     python -m tools._align.calibrate bounds A.jsonl      writes reports/align/bounds-….json
     python -m tools._align.calibrate alarms B.jsonl      writes reports/align/alarms-….json
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,12 +23,11 @@ from typing import NamedTuple
 import numpy as np
 
 from proofrun.device import cpu_name
-from proofrun.errors import UsageError
 from proofrun.recipe import Recipe, Strict
 
-from . import bounds, variants
+from . import alarms, bounds, variants
 from .engine import AnyPrecision, Session, exercise
-from .home import BATCH, REPORTS, bounds_path, find, golden_path
+from .home import BATCH, bounds_path, find, golden_path
 from .trace import Exercise, Trace, load
 
 
@@ -54,7 +53,11 @@ RUNS = (
     Run("batch in another order", "FP64", variants.permuted_batch),
 )
 #: fp16 has no arithmetic of its own on most CPUs and takes a minute a step there.
-SLOW_RUNS = (Run("channels-last", "FP16"),)
+SLOW_RUNS = (
+    Run("channels-last", "FP16"),
+    Run("batch in another order", "FP16", variants.permuted_batch),
+)
+_PRECISIONS = tuple(dict.fromkeys(run.precision for run in (*RUNS, *SLOW_RUNS)))
 
 
 class Line(Strict):
@@ -69,6 +72,7 @@ class Line(Strict):
     run: str
     rows: dict[str, tuple[float, ...]]
     scalars: dict[str, float]
+    series: alarms.Series | None = None
 
 
 def trace(of: Exercise, recipe: Recipe, folder: Path, run: Run, steps: int) -> Trace:
@@ -81,21 +85,28 @@ def trace(of: Exercise, recipe: Recipe, folder: Path, run: Run, steps: int) -> T
 
 
 def measure(
-    recipe: Recipe, folder: Path, runs: str, seeds: Iterable[int], steps: int, out: Path
+    recipe: Recipe,
+    folder: Path,
+    chosen: list[Run],
+    in_turn: bool,
+    seeds: Iterable[int],
+    steps: int,
+    out: Path,
 ) -> None:
-    """Append a line for each seed and run; of `FP32` alone one run a seed, in turn."""
-    known = [*RUNS, *SLOW_RUNS]
-    chosen = list(RUNS) if runs == "all" else [r for r in known if r.precision == runs]
+    """Append a line for each seed and run; `in_turn`: for each seed, with one run after another."""
     before = {(line.seed, line.precision, line.run) for line in _read(out)} if out.exists() else ()
     for seed in seeds:
-        own = chosen if runs == "all" else [chosen[seed % len(chosen)]]
+        own = [chosen[seed % len(chosen)]] if in_turn else chosen
         own = [run for run in own if (seed, run.precision, run.name) not in before]
         if not own:
             continue
         of = exercise(recipe, folder, seed, steps, BATCH, 1)
         trusted = trace(of, recipe, folder, _EXACT, steps)
         for run in own:
-            line = _line(trusted, trace(of, recipe, folder, run, steps), run.name)
+            made = trace(of, recipe, folder, run, steps)
+            line = _line(trusted, made, run.name)
+            if in_turn:
+                line = line.model_copy(update={"series": alarms.pack(trusted, made)})
             with out.open("a", encoding="utf-8") as file:
                 file.write(line.model_dump_json() + "\n")
             print(f"{time.strftime('%H:%M:%S')} {seed} {run.precision} {run.name}", flush=True)
@@ -163,49 +174,14 @@ def write_bounds(recipe: Recipe, lines: list[Line]) -> Path:
     return path
 
 
-def write_alarms(recipe: Recipe, lines: list[Line]) -> Path:
-    """How many of the seeds left the bounds, and how near the others came; a table for people."""
-    known = bounds.read(bounds_path(recipe))
-    if shared := {line.seed for line in lines} & set(known.seeds):
-        raise UsageError(f"the bounds were made from seed {min(shared)}: take others for alarms")
-    found = {}
-    for precision in dict.fromkeys(line.precision for line in lines):
-        own = [line for line in lines if line.precision == precision]
-        used = {line.seed: bounds.share_used(line.rows, line.scalars, known, precision)
-                for line in own}  # fmt: skip
-        shares = np.array([share for share, _ in used.values()])
-        found[precision] = {
-            "seeds": len(own),
-            "steps": max(line.steps for line in own),
-            "alarms": int((shares > 1).sum()),
-            "share_of_bound_median": round(float(np.median(shares)), 3),
-            "share_of_bound_largest": round(float(shares.max()), 3),
-            "alarms_at_margin": {
-                f"{margin:g}": int((shares * known.margin / margin > 1).sum())
-                for margin in (1, 1.5, 2, 3, 4, 6, 8)
-            },
-            "which": [f"seed {s}: {where}" for s, (share, where) in used.items() if share > 1],
-        }
-    path = REPORTS / f"alarms-{recipe.name}-{recipe.data.name}.json"
-    plain = {
-        "recipe": recipe.name,
-        "data": recipe.data.name,
-        "batch": BATCH,
-        "margin": known.margin,
-        "machine": cpu_name(),
-        "precisions": found,
-    }
-    path.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    return path
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools._align.calibrate")
     commands = parser.add_subparsers(dest="what", required=True)
     one = commands.add_parser("measure")
     one.add_argument("recipe")
     one.add_argument("--data", default="Digits")
-    one.add_argument("--runs", default="all", choices=("all", "FP32", "BF16", "FP16"))
+    one.add_argument("--runs", default="all", choices=("all", *_PRECISIONS))
+    one.add_argument("--in-turn", action="store_true", help="one run a seed, to judge by the rule")
     one.add_argument("--seeds", type=int, nargs=2, required=True, help="first, and past the last")
     one.add_argument("--steps", type=int, default=2)
     one.add_argument("--out", type=Path, required=True)
@@ -214,11 +190,21 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "measure":
         folder, recipe = find(given.recipe, given.data)
-        measure(recipe, folder, given.runs, range(*given.seeds), given.steps, given.out)
+        known = RUNS if given.runs == "all" else (*RUNS, *SLOW_RUNS)
+        chosen = [run for run in known if given.runs in ("all", run.precision)]
+        seeds = range(*given.seeds)
+        measure(recipe, folder, chosen, given.in_turn, seeds, given.steps, given.out)
         return
     lines = [line for file in given.files for line in _read(file)]
     _, recipe = find(lines[0].recipe, lines[0].data)
-    print((write_bounds if given.what == "bounds" else write_alarms)(recipe, lines))
+    if given.what == "bounds":
+        print(write_bounds(recipe, lines))
+        return
+    found: dict[str, dict[int, alarms.Series]] = {}
+    for line in lines:
+        if line.series:
+            found.setdefault(line.precision, {})[line.seed] = line.series
+    print(alarms.write(recipe, found))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from proofrun.errors import Exit, Parser, ProofrunError, UsageError, one_line
 from proofrun.recipe import Precision, Recipe
 from proofrun.runs import DeviceKind, RunName
 
-from . import bounds, home, table
+from . import bounds, home, rule, table
 from .diff import Comparison, compare
 from .trace import Trace, load
 
@@ -86,6 +86,8 @@ def _parser() -> Parser:
 def _record(given: Any) -> int:
     recipe_dir, recipe = home.find(given.model, given.data)
     path = given.out or home.golden_path(recipe, given.precision, given.ranks)
+    if given.steps < rule.LEAST_STEPS:
+        raise UsageError(f"--steps {given.steps}: a verdict takes {rule.LEAST_STEPS}")
     if _fan_out(given.ranks, "CPU"):
         return Exit.OK
     from . import engine
@@ -176,6 +178,7 @@ def _judge(given: Any, trusted: Trace, trusted_path: Path, made: Trace, recipe: 
         aligned=found.aligned,
         nearest=min(found.nearest, 1e12),
         finding=found.first.line() if found.first else None,
+        remark=found.remarks[0].line() if found.remarks else None,
         trusted=trusted_path.name,
         trusted_sha256=hashlib.sha256(trusted_path.read_bytes()).hexdigest(),
         t_wall=time.time(),

@@ -1,4 +1,4 @@
-"""Where two traces part: the first step and the first tensor out of bounds, and what it is like."""
+"""Where two traces part: the first step and tensor that raise an alarm, and what they look like."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from . import look
-from .bounds import Bounds, PrecisionBounds, deviations, limits, scalar_deviations, scalar_limits
+from . import look, rule
+from .bounds import (
+    Bounds,
+    PrecisionBounds,
+    added,
+    deviations,
+    limits,
+    scalar_deviations,
+    scalar_limits,
+    shares,
+)
 from .trace import SCALARS, Row, Trace, TraceError, Values, check_same
 
 Direction = Literal["forward", "backward", "update"]
@@ -37,7 +47,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """One tensor of one step out of bounds. `excess`: deviation / bound."""
+    """One tensor from the step on in which it left its bounds. `excess`: deviation / bound."""
 
     rank: int
     step: int
@@ -55,6 +65,24 @@ class Finding:
         )
 
 
+class Remark(NamedTuple):
+    """A place out of bounds in too few steps for an alarm. `step`: of its largest `excess`."""
+
+    rank: int
+    step: int
+    place: Place
+    excess: float
+    out: int
+    steps: int
+
+    def line(self) -> str:
+        name = self.place.name if self.place.name != self.place.kind else ""
+        return (
+            f"{self.place.kind} {name}".rstrip() + f", {self.excess:.3g} times its bound at step "
+            f"{self.step}, out in {self.out} of {self.steps} steps: no alarm"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """`excess`: (ranks, steps, places), in causal order. `lacking`: rows without a counterpart."""
@@ -64,6 +92,7 @@ class Comparison:
     excess: Values
     first: Finding | None
     more: list[Finding]  # the first of each later kind in the same step, for the table
+    remarks: list[Remark]  # the farthest out first
     lacking: list[Row]
 
     @property
@@ -72,7 +101,7 @@ class Comparison:
 
     @property
     def nearest(self) -> float:
-        """The largest share of a bound that was used; above 1 is out."""
+        """The largest share of a bound that was used, whether it raised an alarm or not."""
         return float(self.excess.max())
 
 
@@ -92,12 +121,17 @@ def bounds_of(known: Bounds, precision: str, device: str) -> tuple[str, Precisio
 def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Comparison:
     """Hold `other` against `trusted` over the steps of both, in the bounds of its precision.
 
-    Raises TraceError when they are not of one exercise.
+    Raises TraceError when they are not of one exercise, or too short to judge.
     """
     check_same(trusted, other, where)
     made = other.header.made
     precision, bounds = bounds_of(known, made.precision, made.device)
     steps = min(trusted.steps, other.steps)
+    if steps < rule.LEAST_STEPS:
+        raise TraceError(
+            f"{where}: has {steps} step in common with the trusted trace: a verdict takes "
+            f"{rule.LEAST_STEPS}; record and replay more"
+        )
     index = {(row.name, row.kind): i for i, row in enumerate(other.rows)}
     shared = [i for i, row in enumerate(trusted.rows) if (row.name, row.kind) in index]
     if len(shared) < _LEAST_SHARED * len(trusted.rows):
@@ -109,14 +143,14 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
     others = [other.rows[index[row.name, row.kind]] for row in rows]
     mine = trusted.stats[:, :steps, shared]
     theirs = other.stats[:, :steps, [index[row.name, row.kind] for row in rows]]
-    apart = deviations(mine, theirs, rows) / limits(bounds, known.margin, rows)
-    excess = apart.max(axis=-1)
+    apart, new = deviations(mine, theirs, rows), added(mine, theirs, rows)
+    excess, new = shares(apart, new, limits(bounds, known.margin, rows), rows)
     reshaped = [row.shape != o.shape for row, o in zip(rows, others, strict=True)]
     excess[:, :, reshaped] = np.inf
     limit = scalar_limits(bounds, known.margin)
     single = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
     single = single / np.array([limit[name] for name in SCALARS])
-    places, merged = _in_order(rows, excess, single)
+    places, merged, new = _in_order(rows, excess, new, single)
     pairs = {
         Place(row.name, row.kind): (mine[:, :, i], theirs[:, :, i], row, others[i].shape)
         for i, row in enumerate(rows)
@@ -125,34 +159,42 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
         Place(name, name): (trusted.scalars[:, :steps, k], other.scalars[:, :steps, k])
         for k, name in enumerate(SCALARS)
     }
-    first, more = _findings(places, merged, pairs, numbers)
+    began = rule.first_steps(merged, new, [place.kind for place in places])
+    first, more = _findings(places, merged, began, pairs, numbers)
+    remarks = _remarks(places, merged, began)
     lacking = [row for row in trusted.rows if (row.name, row.kind) not in index]
-    return Comparison(precision, places, merged, first, more, lacking)
+    return Comparison(precision, places, merged, first, more, remarks, lacking)
 
 
-def _in_order(rows: list[Row], excess: Values, single: Values) -> tuple[list[Place], Values]:
+def _in_order(
+    rows: list[Row], excess: Values, new: Values, single: Values
+) -> tuple[list[Place], Values, Values]:
     """The step's numbers among its tensors: loss, gradient norm and rate where they arise."""
     places = [Place(row.name, row.kind) for row in rows]
     columns = [excess[:, :, i] for i in range(len(rows))]
+    fresh = [new[:, :, i] for i in range(len(rows))]
     direction = [place.direction for place in places]
     backward = direction.index("backward") if "backward" in direction else len(places)
     update = direction.index("update") if "update" in direction else len(places)
     for at, name in ((update, "lr"), (update, "grad_norm"), (backward, "loss")):
         places.insert(at, Place(name, name))
         columns.insert(at, single[:, :, SCALARS.index(name)])
-    return places, np.stack(columns, axis=-1)
+        fresh.insert(at, single[:, :, SCALARS.index(name)])
+    return places, np.stack(columns, axis=-1), np.stack(fresh, axis=-1)
 
 
 def _findings(
-    places: list[Place], excess: Values, pairs: dict, numbers: dict
+    places: list[Place], excess: Values, began: NDArray[np.int64], pairs: dict, numbers: dict
 ) -> tuple[Finding | None, list[Finding]]:
-    """The first finding, and in its step and rank the first of every other kind."""
-    out = excess > 1
-    if not out.any():
+    """The first finding, and in its step and rank the first of every other kind.
+
+    `began`: (ranks, places), the step of each alarm, -1 where there is none.
+    """
+    if (began < 0).all():
         return None, []
-    step = int(np.flatnonzero(out.any(axis=(0, 2)))[0])
-    column = int(np.flatnonzero(out[:, step].any(axis=0))[0])
-    rank = int(np.flatnonzero(out[:, step, column])[0])
+    step = int(began[began >= 0].min())
+    column = int(np.flatnonzero((began == step).any(axis=0))[0])
+    rank = int(np.flatnonzero(began[:, column] == step)[0])
 
     def finding(column: int) -> Finding:
         place = places[column]
@@ -167,11 +209,24 @@ def _findings(
 
     first = finding(column)
     seen, more = {first.place.kind}, []
-    for later in np.flatnonzero(out[rank, step]).tolist():
+    for later in np.flatnonzero(began[rank] == step).tolist():
         if later > column and places[later].kind not in seen:
             seen.add(places[later].kind)
             more.append(finding(later))
     return first, more
+
+
+def _remarks(places: list[Place], excess: Values, began: NDArray[np.int64]) -> list[Remark]:
+    """What was out of bounds and raised no alarm, of several ranks where it was farthest."""
+    quiet = (excess > 1).any(axis=1) & (began < 0)
+    found = []
+    for column in np.flatnonzero(quiet.any(axis=0) & (began < 0).all(axis=0)).tolist():
+        own = excess[:, :, column]
+        rank, step = divmod(int(own.argmax()), own.shape[1])
+        out = int((own[rank] > 1).sum())
+        place = places[column]
+        found.append(Remark(rank, step, place, float(own[rank, step]), out, own.shape[1]))
+    return sorted(found, key=lambda remark: -remark.excess)
 
 
 def _look(place: Place, rank: int, step: int, pairs: dict, numbers: dict) -> look.Look:

@@ -54,6 +54,12 @@ def draw(found: Comparison, trusted: Trace, other: Trace, path: Path) -> None:
         axis.set_title(_TITLES[direction], fontsize=10)
         if found.first is not None and found.first.place.direction == direction:
             _mark(axis, columns.index(found.places.index(found.first.place)), found.first.step)
+        quiet = [r for r in found.remarks if found.aligned and r.place.direction == direction]
+        if quiet:
+            rows = [columns.index(found.places.index(r.place)) for r in quiet]
+            axis.plot([r.step for r in quiet], rows, "x", color="#444b54", markersize=6,
+                      clip_on=False, label="out of bounds, no alarm")  # fmt: skip
+            axis.legend(loc="lower right", fontsize=8)
     bar = figure.colorbar(picture, ax=axes, shrink=0.6, pad=0.01, extend="both")
     bar.set_ticks([-2, -1, 0, 1, 2, 3], labels=["1/100", "1/10", "bound", "x10", "x100", "x1000"])
     mine, theirs = trusted.header, other.header

@@ -8,11 +8,19 @@ from rich.table import Table
 from .diff import Comparison, Finding
 from .trace import Trace
 
+#: So many of the remarks are printed.
+_REMARKS = 5
+
 
 def headline(found: Comparison) -> str:
-    if found.first is None:
-        return f"aligned: no tensor of any step used more than {found.nearest:.0%} of its bound"
-    return f"not aligned: {found.first.line()}"
+    if found.first is not None:
+        return f"not aligned: {found.first.line()}"
+    if found.remarks:
+        return (
+            f"aligned: {len(found.remarks)} of {len(found.places)} tensors left their bounds, none "
+            f"of them step after step; the farthest: {found.remarks[0].line()}"
+        )
+    return f"aligned: no tensor of any step used more than {found.nearest:.0%} of its bound"
 
 
 def show(console: Console, found: Comparison, trusted: Trace, other: Trace) -> None:
@@ -32,7 +40,13 @@ def show(console: Console, found: Comparison, trusted: Trace, other: Trace) -> N
         )
     if found.first is not None:
         console.print(_findings([found.first, *found.more]))
+    if found.first is not None or found.remarks:
         console.print(_steps(found))
+    remarks = found.remarks if found.aligned else []  # else they may follow from the fault
+    for remark in remarks[:_REMARKS]:
+        console.print(f"remark: {remark.line()}", markup=False)
+    if len(remarks) > _REMARKS:
+        console.print(f"and {len(remarks) - _REMARKS} more such remarks")
     colour = "green" if found.aligned else "red"
     console.print(f"[bold {colour}]{'aligned' if found.aligned else 'not aligned'}[/]", end="")
     console.print(headline(found).partition("aligned")[2], markup=False)
