@@ -232,21 +232,28 @@ def _point(folder: Path, name: str, target: str) -> None:
 def _prune(folder: Path, step: int) -> None:
     """Delete older checkpoints: all but the newest `KEEP`, `best`, and those that say `keep`.
 
-    Of those of one step only the newest stays: a mark that was left is saved again.
+    Of those of one step that say so only the newest stays: a mark that was left is saved again.
     """
     best = (folder / "best").resolve()
     there = all_in(folder)
-    newest = {path.name.partition(".")[0]: path for path in there}
+    said = {path: _says_keep(path) for path in there}
+    marks = {path.name.partition(".")[0]: path for path in there if said[path]}
     for path in there[:-KEEP]:
-        try:
-            keep = read_meta(path).get("keep", False) and path in newest.values()
-        except CheckpointError:
-            keep = True  # damaged: evidence, not ours to delete
-        if path.resolve() != best and not keep:
+        # damaged: evidence, not ours to delete
+        kept = said[path] is None or path in marks.values()
+        if path.resolve() != best and not kept:
             going = folder / f"{_TEMPORARY}{path.name}"  # half deleted, it must not look damaged
             path.rename(going)
             fault_point("save_pruning", step=step)
             shutil.rmtree(going, ignore_errors=True)
+
+
+def _says_keep(path: Path) -> bool | None:
+    """None: it cannot be read."""
+    try:
+        return bool(read_meta(path).get("keep", False))
+    except CheckpointError:
+        return None
 
 
 def _need_space(folder: Path, need: int) -> None:

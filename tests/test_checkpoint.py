@@ -153,6 +153,14 @@ def test_what_is_kept(tmp_path):
     assert (tmp_path / "best").resolve().name == "step-0000000002"
 
 
+def test_a_mark_that_is_saved_again_is_kept_once(tmp_path):
+    for _ in range(3):
+        save(tmp_path, 6, keep=True)
+    for step in (7, 8, 9):
+        save(tmp_path, step)
+    assert [name for name in names(tmp_path) if "06" in name] == ["step-0000000006.2"]
+
+
 def test_steps_are_numbers_not_names(tmp_path):
     for step in (2, 9, 10, 100):
         save(tmp_path, step)
