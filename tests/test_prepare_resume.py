@@ -47,8 +47,8 @@ def command(src: Path, dst: Path) -> list[str | Path]:
 
 def images(folder: Path) -> dict[Path, os.stat_result]:
     found = {}
-    for path in folder.glob("*/*/*.JPEG"):
-        with suppress(FileNotFoundError):  # the folder just came to its place
+    with suppress(FileNotFoundError):  # the folder just came to its place
+        for path in folder.glob("*/*/*.JPEG"):
             found[path.relative_to(folder)] = path.stat()
     return found
 
@@ -76,9 +76,13 @@ def killed_at_random(src: Path, dst: Path, undisturbed: Path, kills: int, seed: 
     hits = 0
     for place in sorted(rng.sample(range(1, total * 3 // 4), kills)):
         with subprocess.Popen(command(src, dst), stdout=subprocess.DEVNULL) as process:
-            assert until(process, partial, place)
+            seen = until(process, partial, place)
             time.sleep(rng.random() / 100)
             process.kill()
+        if not seen or dst.exists():  # it was done before this process could look: anew
+            shutil.rmtree(dst)
+            whole.clear()
+            continue
         assert not dst.exists() and process.returncode == -signal.SIGKILL
         now = images(partial)
         hits += any(stat.st_size != sizes[path] for path, stat in now.items())
