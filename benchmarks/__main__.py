@@ -66,9 +66,9 @@ def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=7, help="blocks of each table (default 7)")
     parser.add_argument("--batch", type=int, default=16, help="images of a step (default 16)")
     parser.add_argument("--steps", type=int, default=3, help="of a window (default 3)")
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="of S (default both)")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="of S and I (default both)")
     parser.add_argument(
-        "--precisions", default="FP32,BF16", help="of S and the ablation (default both)"
+        "--precisions", default="FP32,BF16", help="of S, I and the ablation (default both)"
     )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument(
@@ -97,7 +97,7 @@ LOADER_BATCH = 64
 
 def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     """What each part does; files are written, and batches made of them, when first needed."""
-    from benchmarks import ablation, costs, loader_arms, loaders, step_arms, steps, whole
+    from benchmarks import ablation, costs, inference, loader_arms, loaders, step_arms, steps, whole
     from benchmarks.pictures import jpegs
     from benchmarks.turns import Turns
     from proofrun.recipe_yaml import load_recipe
@@ -133,6 +133,16 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
             [whole.compare(task(options.batch), problem("inceptionv2", "BF16"), count, turns)]
         )
 
+    def infer() -> dict[str, Any]:
+        return _groups(
+            inference.compare(
+                ROOT / "recipes" / network, precision, batch, turns, not options.no_compile
+            )
+            for network in options.networks.split(",")
+            for precision in precisions
+            for batch in dict.fromkeys((1, options.batch))
+        )
+
     def choices() -> dict[str, Any]:
         found = [
             ablation.step(problem("inceptionv2", each), count, turns, not options.no_compile)
@@ -153,6 +163,7 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
         ),
         "S": step,
         "E": whole_way,
+        "I": infer,
         "ablation": choices,
         "start-up": lambda: {"start_up": costs.start_up(repeats)},
         "save": lambda: {"save": costs.save(repeats)},

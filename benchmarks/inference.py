@@ -1,143 +1,92 @@
-"""What each way to run a network for inference is worth: fusing, layout, the compiler.
+"""Arm I: a network from pixels to logits, as ours is run (proofrun.fuse), with a choice undone.
 
-python -m benchmarks.inference [--size 224] [--rounds 7] [--batches 1 8 32] [--no-compile]
-    [--out DIR]
-
-Each round times every way once, in an order drawn anew; the ratios are to plain eager NCHW of the
-same round: median, and the range over rounds. The compiler's own seconds stand beside them. All
-logits are held against the plain ones first: a way that computes something else (more than 1e-3 of
-the largest logit in FP32, 5e-2 in BF16) ends it with 1. Needs a C++ compiler.
+An arm whose logits are not those of the plain network is thrown out before anything is timed.
 """
 
 from __future__ import annotations
 
-import argparse
-import random
-import statistics
-import sys
+import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.figures import Group
+from benchmarks.steps import Precision
+from benchmarks.turns import Arm, Cost, Stopwatch, Turns, measure, say
 from proofrun.fuse import fused
-from proofrun.host import cpu_name
 from proofrun.models import build_model
 from proofrun.recipe_yaml import load_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 1.5  # of one timing, but at least three calls
-LIMIT = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+#: Largest difference of a logit from the plain network's in FP32, over the largest of them (or 1).
+WITHIN: dict[Precision, float] = {"FP32": 1e-3, "BF16": 5e-2}
+#: Images of a window, at least.
+IMAGES = 64
+SIZE = 224  # pixels
 
 
-class Way(NamedTuple):
-    """A network, the layout of its input, and what making it took, in seconds."""
-
-    run: Callable[[Tensor], Tensor]
-    layout: torch.memory_format
-    made_s: float
-
-
-def ways(net: nn.Module, pixels: Tensor, compiled: bool) -> dict[str, Way]:
-    """Every way, made and warmed up on `pixels`; the first is what the others are held against."""
-    plain, last = torch.contiguous_format, torch.channels_last
-    twin = fused(net)
-    found = {
-        "eager, NCHW": Way(net, plain, 0.0),
-        "fused, NCHW": Way(twin, plain, 0.0),
-        "fused, channels-last": Way(fused(net).to(memory_format=last), last, 0.0),  # type: ignore[call-overload]
+def compare(
+    recipe_dir: Path, precision: Precision, batch: int, turns: Turns, compiled: bool
+) -> Group:
+    """One network, in one precision and one batch size."""
+    recipe = load_recipe(recipe_dir / "recipe.yaml")["ImageNet"]
+    title = f"I: inference, {recipe.name}, {precision}, batch {batch}"
+    say(title)
+    torch.manual_seed(0)
+    plain = build_model(recipe_dir, recipe.model, recipe.data.classes).eval()
+    pixels = torch.randn(batch, 3, SIZE, SIZE)
+    dtype = torch.bfloat16 if precision == "BF16" else torch.float32
+    nchw, nhwc = torch.contiguous_format, torch.channels_last
+    ways: dict[str, Callable[[], Callable[[], Tensor]]] = {
+        "ours": lambda: _way(fused(plain), pixels, dtype, nhwc),
+        "ours, again": lambda: _way(fused(plain), pixels, dtype, nhwc),
+        "layout: NCHW": lambda: _way(fused(plain), pixels, dtype, nchw),
+        "BatchNorm not fused": lambda: _way(plain, pixels, dtype, nhwc),
+        "neither": lambda: _way(plain, pixels, dtype, nchw),
     }
     if compiled:
-        for name, layout in (("NCHW", plain), ("channels-last", last)):
-            torch._dynamo.reset()
-            made = torch.compile(fused(net).to(memory_format=layout), dynamic=False)  # type: ignore[call-overload]
-            start = time.monotonic()
-            made(pixels.contiguous(memory_format=layout))
-            found[f"fused, compiled, {name}"] = Way(made, layout, time.monotonic() - start)
-    return found
-
-
-def rate(way: Way, pixels: Tensor) -> float:
-    """Images per second."""
-    given = pixels.contiguous(memory_format=way.layout)
-    way.run(given)
-    start, calls = time.monotonic(), 0
-    while calls < 3 or time.monotonic() - start < SECONDS:
-        way.run(given)
-        calls += 1
-    return calls * len(pixels) / (time.monotonic() - start)
-
-
-def measure(
-    net: nn.Module, dtype: torch.dtype, batch: int, size: int, rounds: int, compiled: bool
-) -> list[str]:
-    """Rows of the table. Raises ValueError for a way that computes something else."""
-    torch.manual_seed(0)
-    pixels = torch.randn(batch, 3, size, size).to(dtype)
+        ways["torch.compile"] = lambda: _way(fused(plain), pixels, dtype, nhwc, torch.compile)
+    arms, thrown, shown = [], {}, {}
+    notes = [f"{SIZE} px, {torch.get_num_threads()} threads"]
     with torch.inference_mode():
-        arms = ways(net.to(dtype), pixels, compiled)
-        first = next(iter(arms))
-        expected = arms[first].run(pixels).float()
-        for name, way in arms.items():
-            found = way.run(pixels.contiguous(memory_format=way.layout)).float()
-            apart = float((found - expected).abs().max() / expected.abs().max().clamp(min=1))
-            if not apart <= LIMIT[dtype]:
-                raise ValueError(f"{name}: logits {apart:.1e} from the plain ones")
-        rates: dict[str, list[float]] = {name: [] for name in arms}
-        for _ in range(rounds):
-            for name in random.sample(list(arms), len(arms)):
-                rates[name].append(rate(arms[name], pixels))
-    rows = []
-    for name, seen in rates.items():
-        ratios = [a / b for a, b in zip(seen, rates[first], strict=True)]
-        spread = f"{min(ratios):.2f} … {max(ratios):.2f}"
-        made = f"{arms[name].made_s:.0f} s" if arms[name].made_s else "–"
-        rows.append(
-            f"| {batch} | {name} | {statistics.median(seen):.1f} | "
-            f"{statistics.median(ratios):.2f} ({spread}) | {made} |"
-        )
-    return rows
+        expected = plain(pixels)
+        for name, make in ways.items():
+            start = time.monotonic()
+            run = make()
+            apart = float((run().float() - expected).abs().max() / expected.abs().max().clamp(1))
+            shown[name] = f"{apart:.1e}"
+            if name == "torch.compile":
+                notes.append(f"compiling took {time.monotonic() - start:.0f} s")
+            if not apart <= WITHIN[precision]:
+                thrown[name] = f"logits {apart:.1e} from the plain network's"
+            else:
+                arms.append(Arm(name, partial(_window, run, batch)))
+        rates, processor, more = measure(arms, turns)
+    return Group(
+        title, "from normalised pixels in memory to logits", "img/s", "ours", "ours, again", rates,
+        [], thrown, {}, shown, [*notes, *more], processor,
+    )  # fmt: skip
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--out", type=Path, help="write inference.md into this folder")
-    args = parser.parse_args()
-    lines = [
-        "# Ways to run the networks for inference",
-        "",
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, {cpu_name()}, {torch.get_num_threads()} "
-        f"threads, torch {torch.__version__}, {args.size} px, {args.rounds} rounds: "
-        "`python -m benchmarks.inference`.",
-    ]
-    print("\n".join(lines), flush=True)
-    for model in ("googlenet", "inceptionv2"):
-        folder = ROOT / "recipes" / model
-        recipe = load_recipe(folder / "recipe.yaml")["ImageNet"]
-        for dtype, name in ((torch.float32, "FP32"), (torch.bfloat16, "BF16")):
-            block = [
-                f"\n## {recipe.name}, {name}\n",
-                "| batch | way | img/s | to eager NCHW (range) | made in |",
-                "| --- | --- | --- | --- | --- |",
-            ]
-            for batch in args.batches:
-                torch.manual_seed(0)
-                net = build_model(folder, recipe.model, recipe.data.classes).eval()
-                block += measure(net, dtype, batch, args.size, args.rounds, not args.no_compile)
-            print("\n".join(block), flush=True)
-            lines += block
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "inference.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return 0
+def _way(
+    net: nn.Module,
+    pixels: Tensor,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    change: Callable[[nn.Module], nn.Module] = lambda net: net,
+) -> Callable[[], Tensor]:
+    """A call of a copy of `net` in this type and layout."""
+    given = pixels.to(dtype, memory_format=layout)
+    laid = copy.deepcopy(net).to(dtype).to(memory_format=layout)  # type: ignore[call-overload]
+    return partial(change(laid), given)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _window(run: Callable[[], Tensor], batch: int) -> Cost:
+    calls = max(1, IMAGES // batch)
+    watch = Stopwatch()
+    for _ in range(calls):
+        run()
+    return watch.window(calls * batch)

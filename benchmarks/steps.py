@@ -1,9 +1,7 @@
-"""Arm S: the training step alone, on batches that are there: ours against the peers' loops.
+"""A training step: what all loops are given, ours, and the networks of the peers.
 
-Networks are the peers' own (Cadene's BN-Inception, torchvision's GoogLeNet) with the weights that
-ours starts from. The loops are written anew after the settings of torchvision's classification
-reference and of timm's trainer. Ours gets raw pixels and normalises them in the step; the peers get
-what their loaders' workers have normalised.
+The loops are written anew after the settings of torchvision's classification reference and of
+timm's trainer (benchmarks.peer_loops).
 """
 
 from __future__ import annotations

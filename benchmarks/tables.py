@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.figures import Group, Ratio, Target, claim, noise_floor, paired_ratio, spread
 
 #: Parts in the order of the report, by the name that `--arms` takes.
-PARTS = ("L", "S", "E", "ablation", "start-up", "save", "scaling")
+PARTS = ("L", "S", "E", "I", "ablation", "start-up", "save", "scaling")
 
 _OPENING = """\
 # Speed, beside the peers

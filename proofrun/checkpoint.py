@@ -31,7 +31,7 @@ from torch import Tensor
 
 from proofrun.errors import CheckpointError, LockedError, WriteError
 from proofrun.faultpoints import fault_point
-from proofrun.saved import SCHEMA, all_in, meta_hash, read_meta, reason, verify
+from proofrun.saved import SCHEMA, all_in, meta_hash, read_meta, reason, sync, verify
 from proofrun.weights import read_plain, read_weights
 
 KEEP = 2  # newest checkpoints kept besides best, marks and the end
@@ -151,7 +151,7 @@ def _put(folder: Path, step: int, contents: dict[str, Content], best: bool) -> P
         for number, (name, content) in enumerate(contents.items()):
             _write(temporary / name, content, step, number)
         fault_point("save_written", step=step)
-        _fsync(temporary)
+        sync(temporary)
         fault_point("save_synced", step=step)
         verify(temporary)
         fault_point("save_verified", step=step)
@@ -161,13 +161,13 @@ def _put(folder: Path, step: int, contents: dict[str, Content], best: bool) -> P
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fault_point("save_renamed", step=step)
-    _fsync(folder)
+    sync(folder)
     fault_point("save_settled", step=step)
     _point(folder, "latest", final.name)
     fault_point("save_latest", step=step)
     if best:
         _point(folder, "best", final.name)
-    _fsync(folder)
+    sync(folder)
     fault_point("save_linked", step=step)
     _prune(folder, step)
     fault_point("save_pruned", step=step)
@@ -275,11 +275,3 @@ def _write(path: Path, content: Content, step: int, number: int) -> None:
         os.fsync(file.fileno())
         # what is verified next shall come from the disk
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ from proofrun.errors import Exit, LockedError, ResumeError, WriteError
 from proofrun.heartbeat import Hang, clear_beats, read_beat
 from proofrun.runs import Plan
 from proofrun.status import Status
+from proofrun.writer import Clock, EventWriter
 
 #: Left by a rank as soon as it lives: without it, torchrun never came to start one.
 STARTED = ".started"
@@ -124,8 +125,8 @@ class RunFolder:
         path = self.path / "events.jsonl"
         if not path.exists() or (lock := _lock(self.path / RANK0)) is None:
             return  # ranks of a killed launch still write it
-        clock = events.Clock()
-        writer = events.EventWriter(path, clock)
+        clock = Clock()
+        writer = EventWriter(path, clock)
         last = writer.last
         if last is not None and (again or not isinstance(last, events.RunEnd)):
             clock.go_on_from(last.wall_s, last.mark_s, last.train_s)

@@ -25,6 +25,7 @@ from proofrun.progress import Progress
 from proofrun.recipe import EvalProtocol
 from proofrun.runs import Plan
 from proofrun.scoring import EvaluationLeft, emit, score_list, told
+from proofrun.writer import Clock, EventWriter
 
 Statistics = Literal["averaged", "rank 0"]
 
@@ -66,8 +67,8 @@ class InferJob:
     device: Device
     val: ImageList
     shard: Shard
-    clock: events.Clock
-    writer: events.EventWriter | None  # rank 0
+    clock: Clock
+    writer: EventWriter | None  # rank 0
     progress: Progress
     signals: list[int]  # filled by the signal handler
     lock: object  # held as long as the job lives

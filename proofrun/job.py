@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-from proofrun import events
 from proofrun.data import Shard, TrainLoader
 from proofrun.data.lists import ImageList
 from proofrun.device import Device
@@ -18,6 +17,7 @@ from proofrun.optim import Stepper
 from proofrun.progress import Progress
 from proofrun.runs import Plan
 from proofrun.window import Window
+from proofrun.writer import Clock, EventWriter
 
 
 class Leg(NamedTuple):
@@ -53,8 +53,8 @@ class Job:
     inputs: Inputs
     val: ImageList
     shard: Shard
-    clock: events.Clock
-    writer: events.EventWriter | None  # rank 0
+    clock: Clock
+    writer: EventWriter | None  # rank 0
     progress: Progress
     window: Window
     signals: list[int]  # filled by the signal handler

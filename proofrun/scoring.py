@@ -17,6 +17,7 @@ from proofrun.faultpoints import fault_point
 from proofrun.heartbeat import Heart
 from proofrun.recipe import EvalProtocol
 from proofrun.runs import Plan
+from proofrun.writer import EventWriter
 
 
 class EvaluationLeft(Exception):
@@ -32,7 +33,7 @@ class Scoring(Protocol):
     shard: Shard
     heart: Heart
     signals: list[int]
-    writer: events.EventWriter | None
+    writer: EventWriter | None
 
     @property
     def step(self) -> int: ...

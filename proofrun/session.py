@@ -43,6 +43,7 @@ from proofrun.runs import Plan
 from proofrun.status import Status, read_provenance, reserve
 from proofrun.train import train
 from proofrun.window import Window
+from proofrun.writer import Clock, EventWriter
 
 
 def run_rank(
@@ -186,7 +187,7 @@ def open_job(
         state.marks_done = saved["meta"]["marks_done"]
     if own:
         device.set_rng_state(own["rng"])
-    writer = events.EventWriter(run_dir / "events.jsonl", clock) if device.rank == 0 else None
+    writer = EventWriter(run_dir / "events.jsonl", clock) if device.rank == 0 else None
     job = Job(
         plan=plan,
         run_dir=run_dir,
@@ -228,7 +229,7 @@ def open_infer(
     heart = heart or Heart(run_dir, int(os.environ.get("RANK", "0")))
     clock, plan, device, shard = _begin(plan, heart)
     held = hold(run_dir) if device.rank == 0 else None
-    writer = events.EventWriter(run_dir / "events.jsonl", clock) if device.rank == 0 else None
+    writer = EventWriter(run_dir / "events.jsonl", clock) if device.rank == 0 else None
     model = build_model(ROOT / plan.recipe_dir, plan.recipe.model, plan.recipe.data.classes)
     job = InferJob(
         plan=plan,
@@ -249,10 +250,10 @@ def open_infer(
     return job
 
 
-def _begin(plan: Plan, heart: Heart) -> tuple[events.Clock, Plan, Device, Shard]:
+def _begin(plan: Plan, heart: Heart) -> tuple[Clock, Plan, Device, Shard]:
     """What every rank opens first; with several nodes they meet here."""
     start = os.environ.get("PROOFRUN_STARTED")
-    clock = events.Clock(float(start) if start else None)
+    clock = Clock(float(start) if start else None)
     plan = roll_call(plan)
     device = Device(plan.device, plan.precision, plan.recipe.precision, heart)
     fault_point("start", rank=device.rank)
@@ -312,7 +313,7 @@ def wrap(model: nn.Module, device: Device) -> nn.Module:
 
 
 def _announce(
-    job: Job | InferJob, writer: events.EventWriter, parameters: int, saved: dict[str, Any] | None
+    job: Job | InferJob, writer: EventWriter, parameters: int, saved: dict[str, Any] | None
 ) -> None:
     """The first events of a process: what it runs, and from where it goes on."""
     plan, device = job.plan, job.device

@@ -9,19 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from proofrun.events import (
-    Checkpoint,
-    Clock,
-    Eval,
-    EventWriter,
-    Mark,
-    Resume,
-    RunEnd,
-    RunStart,
-    Train,
-)
+from proofrun.events import Checkpoint, Eval, Mark, Resume, RunEnd, RunStart, Train
 from proofrun.recipe import Recipe
 from proofrun.runs import Plan, RunName, World, apply_overrides, find_recipe
+from proofrun.writer import Clock, EventWriter
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 EVAL_S = 1.5

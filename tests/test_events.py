@@ -15,11 +15,12 @@ from pydantic import ValidationError
 
 from proofrun import events
 from proofrun.errors import WriteError
+from proofrun.writer import Clock, EventWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def window(writer: events.EventWriter, step: int, loss: float = 1.0) -> events.Train:
+def window(writer: EventWriter, step: int, loss: float = 1.0) -> events.Train:
     return writer.write(
         events.Train, step=step, epoch=step / 10, loss=loss, ce=loss, lr=0.1, steps=1, images=64,
         window_s=0.5, data_wait_s=0.1, warmup=False,
@@ -33,20 +34,20 @@ def test_the_committed_schema_is_the_vocabulary():
 
 def test_lines_are_numbered_and_read_back(tmp_path):
     path = tmp_path / "events.jsonl"
-    writer = events.EventWriter(path, events.Clock())
+    writer = EventWriter(path, Clock())
     written = [window(writer, step) for step in range(3)]
     writer.close()
     read = [event for _, event in events.read_events(path)]
     assert read == written
     assert [event.seq for event in read] == [0, 1, 2]
-    again = events.EventWriter(path, events.Clock())
+    again = EventWriter(path, Clock())
     assert again.next_seq == 3 and again.last == written[-1]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_loss_that_is_not_finite_is_still_json(tmp_path, value):
     path = tmp_path / "events.jsonl"
-    writer = events.EventWriter(path, events.Clock())
+    writer = EventWriter(path, Clock())
     window(writer, 1, value)
     json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
     ((_, event),) = events.read_events(path)
@@ -55,12 +56,12 @@ def test_a_loss_that_is_not_finite_is_still_json(tmp_path, value):
 
 def test_a_torn_line_costs_only_itself(tmp_path):
     path = tmp_path / "events.jsonl"
-    writer = events.EventWriter(path, events.Clock())
+    writer = EventWriter(path, Clock())
     window(writer, 1)
     window(writer, 2)
     writer.close()
     path.write_bytes(path.read_bytes()[:-20])
-    writer = events.EventWriter(path, events.Clock())
+    writer = EventWriter(path, Clock())
     window(writer, 3)
     kinds = [
         event if isinstance(event, str) else event.step for _, event in events.read_events(path)
@@ -79,7 +80,7 @@ def test_any_bytes_are_read_line_by_line(tmp_path_factory, data):
 
 
 def test_unknown_fields_and_kinds_are_refused(tmp_path):
-    writer = events.EventWriter(tmp_path / "events.jsonl", events.Clock())
+    writer = EventWriter(tmp_path / "events.jsonl", Clock())
     line = json.loads((tmp_path / "events.jsonl").read_text() or "null")
     assert line is None
     window(writer, 1)
@@ -91,7 +92,7 @@ def test_unknown_fields_and_kinds_are_refused(tmp_path):
 
 def test_superseded_events_are_dropped(tmp_path):
     """Saved at seq 2, killed after seq 4: what came after the save was trained again."""
-    writer = events.EventWriter(tmp_path / "events.jsonl", events.Clock())
+    writer = EventWriter(tmp_path / "events.jsonl", Clock())
     for step in (1, 2):
         window(writer, step)
     writer.write(
@@ -108,7 +109,7 @@ def test_superseded_events_are_dropped(tmp_path):
 
 
 def test_clocks_go_on_and_leave_out_evaluation_and_down_time():
-    first = events.Clock(time.monotonic() - 5)
+    first = Clock(time.monotonic() - 5)
     assert first.wall_s == pytest.approx(5, abs=0.5)
     assert first.mark_s == 0
     first.start_mark()
@@ -119,7 +120,7 @@ def test_clocks_go_on_and_leave_out_evaluation_and_down_time():
     assert first.mark_s == stood >= 0.05
     first.train_s += 2
     time.sleep(0.02)  # down time: in no clock of the next process
-    second = events.Clock()
+    second = Clock()
     second.go_on_from(first.wall_s, first.mark_s, first.train_s)
     assert second.mark_s == stood and second.train_s == 2
     assert second.wall_s == pytest.approx(first.wall_s, abs=0.05)
@@ -127,11 +128,11 @@ def test_clocks_go_on_and_leave_out_evaluation_and_down_time():
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(WriteError, match="cannot write"):
-        events.EventWriter(tmp_path / "none" / "events.jsonl", events.Clock())
+        EventWriter(tmp_path / "none" / "events.jsonl", Clock())
 
 
 def test_a_full_disk_is_one_line(tmp_path):
-    writer = events.EventWriter(tmp_path / "events.jsonl", events.Clock())
+    writer = EventWriter(tmp_path / "events.jsonl", Clock())
     full = os.open("/dev/full", os.O_WRONLY)  # answers every write with ENOSPC
     os.dup2(full, writer._fd)
     with pytest.raises(WriteError, match="No space left"):
@@ -141,7 +142,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 def test_half_a_line_is_taken_back(tmp_path):
     """The last line that fits in part: what lies in the file are whole lines, and it goes on."""
     path = tmp_path / "events.jsonl"
-    writer = events.EventWriter(path, events.Clock())
+    writer = EventWriter(path, Clock())
     window(writer, 1)
     whole = path.read_bytes()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -159,14 +160,14 @@ def test_half_a_line_is_taken_back(tmp_path):
 def test_losses_are_those_of_the_last_window_that_counts(tmp_path):
     """A window that a kill threw away is no longer the last one, also for the next process."""
     path = tmp_path / "events.jsonl"
-    writer = events.EventWriter(path, events.Clock())
+    writer = EventWriter(path, Clock())
     first, lost = window(writer, 1), window(writer, 2)
     assert first.seq < lost.seq
-    for each in (writer, events.EventWriter(path, events.Clock())):
+    for each in (writer, EventWriter(path, Clock())):
         assert each.losses.seq == lost.seq
-    again = events.EventWriter(path, events.Clock())
+    again = EventWriter(path, Clock())
     again.write(
         events.Resume, step=1, epoch=0.1, from_seq=first.seq, from_step=1, path="checkpoints/x"
     )
-    for each in (again, events.EventWriter(path, events.Clock())):
+    for each in (again, EventWriter(path, Clock())):
         assert each.losses == (first.seq, first.loss, first.ce)

@@ -16,6 +16,7 @@ from proofrun.heartbeat import Hang, Heart
 from proofrun.session import hold
 from proofrun.status import Status
 from proofrun.torchrun import pass_through
+from proofrun.writer import Clock, EventWriter
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def folder(tmp_path, digits) -> RunFolder:
     """Of a run of two ranks, with an event in its log."""
     found = open_folder(tmp_path, plan("synthetic", str(digits), 2), new=False)
     found.attempt = "this"
-    writer = events.EventWriter(found.path / "events.jsonl", events.Clock())
+    writer = EventWriter(found.path / "events.jsonl", Clock())
     writer.write(
         events.Checkpoint, step=4, epoch=1, why="epoch", path="checkpoints/x", bytes=1, save_s=0.1
     )

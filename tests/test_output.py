@@ -7,8 +7,8 @@ from fake_logs import FakeRun
 from report_tool import report
 from test_foreign_report import example
 
-from proofrun.csv_text import csv_text
 from proofrun.errors import Exit
+from proofrun.text import csv_text
 from tools._report.words import speaker, summary
 
 

@@ -77,7 +77,7 @@ def test_recipes_models_import_torch_only():
 def test_training_and_report_meet_only_in_schemas():
     allowed = ("proofrun.events", "proofrun.recipe", "proofrun.runs", "proofrun.errors")
     allowed += ("proofrun.bootstrap", "proofrun.status", "proofrun.archive", "proofrun.alignment")
-    allowed += ("proofrun.csv_text",)
+    allowed += ("proofrun.text",)
     allowed += ("proofrun.heartbeat",)  # whether a run that is watched still lives
     for path in [*modules("tools/_report"), ROOT / "tools" / "report.py"]:
         for name in imports(path):
@@ -94,6 +94,7 @@ def test_training_and_report_meet_only_in_schemas():
         "recipe",
         "runs",
         "events",
+        "writer",
         "errors",
         "status",
         "folders",

@@ -19,7 +19,6 @@ from proofrun import bootstrap
 
 bootstrap.ensure("torch", "torchvision", "numpy", "pydantic", "yaml", "psutil", "safetensors")
 
-from proofrun.csv_text import csv_text  # noqa: E402
 from proofrun.errors import (  # noqa: E402
     DataError,
     Parser,
@@ -28,6 +27,7 @@ from proofrun.errors import (  # noqa: E402
     main_exit,
     whole,
 )
+from proofrun.text import csv_text  # noqa: E402
 
 Prediction = tuple[str, list[tuple[int, float]]]  # image; (class, probability), likeliest first
 

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from proofrun import saved
 from proofrun.errors import UsageError
+from proofrun.saved import sync
 
 _SCHEMA = 2  # 1 had a list of files, without hashes
 _STATES = ("moving", "moved", "restoring", "restored")
@@ -68,8 +70,7 @@ def write_journal(folder: Path, journal: Journal) -> None:
 def file_hash(path: Path) -> str:
     """Of its content, or of its size and times where that cannot be read."""
     try:
-        with path.open("rb", buffering=0) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return saved.file_hash(path)
     except OSError:
         stat = path.lstat()
         return f"unread {stat.st_size} {stat.st_mtime_ns}"
@@ -77,11 +78,3 @@ def file_hash(path: Path) -> str:
 
 def content_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 from proofrun.errors import DataError, Exit, UsageError, WriteError
 from proofrun.faultpoints import fault_point
+from proofrun.saved import sync
 
 from .findings import IN_FILE, Finding
-from .journal import Journal, content_hash, file_hash, read_journal, sync, write_journal
+from .journal import Journal, content_hash, file_hash, read_journal, write_journal
 from .relist import relisted
 from .survey import SPLITS
 

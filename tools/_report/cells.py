@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from proofrun.text import clean
+
 from . import units
 from .measure import Measure
 from .rows import AccuracyRow, MarkRow, Row, ThroughputRow
-from .text import clean
 from .verdict import Judgement, Verdict
 
 SYMBOL = {

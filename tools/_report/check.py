@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from proofrun.text import clean
+
 from .build import Report
 from .differences import ABSENT, Difference, differences
 from .output import files
-from .text import clean
 
 SHOWN = 20  # of each file
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proofrun.errors import UsageError
+from proofrun.text import clean
 
 from . import measure, standing, units
 from .cells import NONE
@@ -21,7 +22,6 @@ from .differences import differences, shown
 from .measure import Group, Sample
 from .output import stdout
 from .read import Run, read_logs
-from .text import clean
 
 PART = 0.01  # relative difference of two losses from which curves have parted
 EPOCHS_SHOWN = 12

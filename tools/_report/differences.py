@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from .text import clean
+from proofrun.text import clean
 
 
 class _Absent:

@@ -140,11 +140,8 @@ class EventLog:
         if reason := impossible(event) or self._uncounted(event):
             return reason
         if event.seq != self._seq + 1 and not self.missing:
-            what = (
-                f"event {self._seq + 1}"
-                if event.seq == self._seq + 2
-                else (f"events {self._seq + 1} to {event.seq - 1}")
-            )
+            first, last = self._seq + 1, event.seq - 1
+            what = f"event {first}" if first == last else f"events {first} to {last}"
             self.missing = f"{what} before line {line}"
         self._seq = event.seq
         if isinstance(event, Resume):

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from proofrun.text import clean
+
 from .foreign.lines import open_log
-from .text import clean
 from .words import Say
 
 SHOWN = 600  # characters of a line; a run_start has thousands

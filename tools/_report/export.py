@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proofrun.csv_text import csv_text
 from proofrun.events import Eval, Event, Mark, RunEnd, RunStart, Train
 from proofrun.runs import Plan
+from proofrun.text import csv_text
 
 from .eventlog import Located, read_event_file
 from .foreign.reexport import WRITER

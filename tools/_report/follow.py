@@ -14,14 +14,13 @@ from pydantic import ValidationError
 
 from proofrun.errors import ProofrunError
 from proofrun.events import AnyEvent, Eval, Fault, Resume, RunStart, Train, parse_event
-from proofrun.heartbeat import Beat, read_beat
+from proofrun.heartbeat import TIMEOUT_S, Beat, read_beat
 from proofrun.runs import Plan
 
 from .eventlog import Located, impossible
 from .read import Status, plan_of, status_of
 
 PACE_EVENTS = 100  # the time left follows the last so many windows and evaluations
-SILENT_S = 600.0  # without a line or a beat: launch itself would call a rank hung
 LINE_BYTES = 1 << 24  # a longer line is no event
 
 
@@ -113,8 +112,8 @@ class Progress:
         self._beat = beat
         lives = before is not None and beat != before
         if beat is not None and not lives:  # of this host; the clock of another one says nothing
-            lives = 0 <= time.monotonic() - beat.at_s < SILENT_S
-        self.silent = self.line_age_s >= SILENT_S and not lives
+            lives = 0 <= time.monotonic() - beat.at_s < TIMEOUT_S
+        self.silent = self.line_age_s >= TIMEOUT_S and not lives
 
     def _take(self, event: AnyEvent) -> None:
         self.last = event

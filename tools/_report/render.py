@@ -16,12 +16,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from proofrun.csv_text import csv_text
 from proofrun.errors import WriteError
+from proofrun.text import clean, csv_text
 
 from .cells import Cell, Grid, GridRow
 from .read import Rejected
-from .text import clean
 from .verdict import Verdict
 from .words import Say
 

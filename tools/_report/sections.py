@@ -6,9 +6,10 @@ import re
 from html import escape
 from itertools import takewhile
 
+from proofrun.text import clean
+
 from .cells import Cell, Column, Grid, Span
 from .evidence import Evidence
-from .text import clean
 from .verdict import Verdict
 from .words import Say
 

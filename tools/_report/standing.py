@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from proofrun.events import RunStart
-from proofrun.recipe import Recipe
 
-from .checkout import own_recipes
+from .checkout import deciding, recipe_here
 from .differences import differences
 from .read import Logs, Run
 
@@ -54,8 +53,6 @@ def _data(start: RunStart) -> Data:
 #: What of a recipe decides what is trained.
 _TRAINING = {"model", "optimizer", "schedule", "batch", "loss", "precision"}
 _DATA = {"name", "classes", "train_images", "val_images", "train", "normalize"}
-#: What of a claim decides no verdict, or (the prior) only how sure it is.
-_NOTES = {"label", "source", "note", "tolerance_source", "prior_spread"}
 
 
 @functools.lru_cache(maxsize=512)
@@ -64,7 +61,7 @@ def other_recipe(run: Run) -> str:
 
     A network that this checkout does not have is compared with nothing.
     """
-    here = own_recipe(run)
+    here = recipe_here(run.plan.recipe)
     if here is None or run.plan.overrides:
         return ""
     one, two = (
@@ -77,21 +74,18 @@ def other_recipe(run: Run) -> str:
 
 @functools.lru_cache(maxsize=512)
 def other_claims(run: Run) -> str:
-    """Where the claims that a run carries have another value than those of recipes/ here, or ""."""
-    here = own_recipe(run)
+    """Where the claims that a run carries are not those of recipes/ here, or "".
+
+    How sure a claim is (the prior spread) may differ.
+    """
+    here = recipe_here(run.plan.recipe)
     if here is None:
         return ""
     one, two = (
-        [claim.model_dump(mode="json", exclude=_NOTES) for claim in recipe.claims]
+        [{k: v for k, v in claim.items() if k != "prior_spread"} for claim in deciding(recipe)]
         for recipe in (here, run.plan.recipe)
     )
     return "; ".join(map(str, itertools.islice(differences(one, two, "claims"), 3)))
-
-
-def own_recipe(run: Run) -> Recipe | None:
-    """This checkout's recipe for the run's network and data."""
-    recipe = run.plan.recipe
-    return own_recipes()[0].get((recipe.name, recipe.data.name))
 
 
 def worlds(run: Run) -> list[tuple[int, int]]:

@@ -7,22 +7,20 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from proofrun.archive import DamagedError
 from proofrun.errors import UsageError, one_line
-from proofrun.recipe import Recipe
+from proofrun.text import clean
 
 from .archive import Content, unpack
 from .build import Report
 from .bundle import FILES, LOGS, MANIFEST, REPORT, Manifest, digest, judged_again, this_tool
-from .checkout import own_recipes
+from .checkout import deciding, own_recipes, recipe_here
 from .differences import differences
 from .document import to_json
 from .output import show
-from .text import clean
 
 CLOSENESS = 1e-9  # relative: another processor may round a mean otherwise
 MANIFEST_BYTES = 1 << 26
@@ -165,23 +163,14 @@ def _compare_reports(target: Path, report: Report, found: Findings) -> None:
 
 def _compare_claims(report: Report, found: Findings) -> None:
     """The claims come from the logs: a reader should know where they are not those of this tree."""
-    own, unreadable = own_recipes()
-    found.notes += unreadable
+    found.notes += own_recipes()[1]
     for recipe in [run.plan.recipe for run in report.logs.runs]:
-        same = own.get((recipe.name, recipe.data.name))
+        same = recipe_here(recipe)
         changed = [
             str(difference)
-            for difference in differences(_claims(same) if same else None, _claims(recipe))
+            for difference in differences(deciding(same) if same else None, deciding(recipe))
         ]
         said = f"claims of {recipe.name} on {recipe.data.name}, recipes/ here -> in the bundle: "
         said += "; ".join(changed)
         if changed and said not in found.notes:
             found.notes.append(said)
-
-
-def _claims(recipe: Recipe) -> list[dict[str, Any]]:
-    """What of the claims decides a verdict."""
-    words = {"label", "source", "note", "tolerance_source"}
-    plain = [claim.model_dump(mode="json", exclude=words) for claim in recipe.claims]
-    return [{**claim, "prior_spread": (claim["prior_spread"] or {}).get("value")}
-            for claim in plain]  # fmt: skip

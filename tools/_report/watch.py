@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proofrun.errors import UsageError
+from proofrun.text import clean
 
 from . import units
 from .cells import NONE
@@ -23,7 +24,6 @@ from .find import find
 from .follow import Progress
 from .output import stdout
 from .read import read_logs
-from .text import clean
 
 TOLD_S = 60  # a last line of less age is nothing to tell
 COLUMNS = ("Run", "Status", "Epoch", "Step", "Loss", "img/s", "Data wait", "top1", "Left")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from proofrun.text import clean
+
 from .. import units
 from ..cells import NONE, Cell, Column, Grid, GridRow, Span, cell
-from ..text import clean
 from .figures import Figures, figures, off_the_end
 from .logs import ForeignLog
 from .rows import after, scope_text
