@@ -24,7 +24,7 @@ from proofrun.recipe_yaml import load_recipe
 #: Largest difference of a logit from the plain network's in FP32, over the largest of them (or 1).
 WITHIN: dict[Precision, float] = {"FP32": 1e-3, "BF16": 5e-2}
 #: Images of a window, at least.
-IMAGES = 64
+IMAGES = 16
 SIZE = 224  # pixels
 
 
