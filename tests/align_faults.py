@@ -90,7 +90,7 @@ def bgr(session: Session) -> None:
 
 def normalisation(session: Session) -> None:
     std = torch.tensor(session.recipe.data.normalize.std)
-    session.inputs.shift[:, 2] = -session.recipe.data.normalize.mean[1] / std[2]
+    session.inputs.shift[2] = -session.recipe.data.normalize.mean[1] / std[2]
 
 
 def loss_scale(session: Session) -> None:

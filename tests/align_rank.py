@@ -3,8 +3,6 @@
 python -m torch.distributed.run … tests/align_rank.py FAULT TRUSTED OUT
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -149,7 +148,7 @@ class Session:
             handle.remove()
         rows = probe.rows()
         stats = probe.values(rows)
-        norms = [_norm(stats[step], rows) for step in range(steps)]
+        norms = probe.grad_norms()
         own = np.array([[loss, norm, lr] for (loss, lr), norm in zip(scalars, norms, strict=True)])
         ranks = self.device.gather((stats, own))
         if not ranks:
@@ -196,13 +195,3 @@ def _held(rules: PrecisionRules) -> PrecisionRules:
     if rules.amp.loss_scale != "dynamic":
         return rules
     return PrecisionRules(amp=rules.amp.model_copy(update={"loss_scale": LOSS_SCALE}))
-
-
-def _norm(stats: np.ndarray, rows: list) -> float:
-    """Norm of all gradients of a step, from their rms."""
-    squares = [
-        float(values[1]) ** 2 * math.prod(row.shape)
-        for row, values in zip(rows, stats, strict=True)
-        if row.kind == "weight_grad"
-    ]
-    return math.sqrt(sum(squares))

@@ -32,6 +32,9 @@ Sort = Literal[
 #: random deviation one parameter leaves less than a tenth in 1 case of 500.
 _TIGHT, _LOOSE = 0.02, 0.15
 
+#: How far the mean may be from what a scale and an offset make of it, as a share of both.
+_ASTRAY = 0.1
+
 #: Above this relative error no rounding of a floating-point format explains a tensor.
 _ROUNDING = 0.02
 
@@ -118,7 +121,11 @@ def _fits(
     if row.kind in ("output", "grad") and places > 1:
         seen, unseen = np.square(apart[alike]).mean(), np.square(apart[~alike]).mean()
         found["offset in each channel"] = min(1.0, places * unseen / max(seen, tiny)), ()
-    found["scale and offset"] = fit((rms, 1.0), trusted[5:], ones)
+    share, (scale, offset) = fit((rms, 1.0), trusted[5:], ones)
+    # two parameters may fit six projections by chance: the mean, which was not fitted, must agree
+    astray = abs((1 + scale) * trusted[0] + offset - other[0])
+    both = abs(scale) * rms + abs(offset)
+    found["scale and offset"] = (share if astray <= _ASTRAY * both else 1.0), (scale, offset)
     return found
 
 

@@ -160,6 +160,21 @@ class Probe:
             if (name, kind) in self._shapes
         ]
 
+    def grad_norms(self) -> list[float]:
+        """Of each step, the norm of all gradients, from their rms; also of layers that were passed
+        by: merged branches use the weights without calling their layers."""
+        rms = STATS.index("rms")
+        return [
+            math.sqrt(
+                sum(
+                    float(values[rms]) ** 2 * math.prod(self._shapes[key])
+                    for key, values in made.items()
+                    if key[1] == "weight_grad"
+                )
+            )
+            for made in self._steps
+        ]
+
     def values(self, rows: list[Row]) -> Values:
         """(steps, rows, len(STATS)); NaN where a step did not make a tensor."""
         missing = np.full(len(STATS), np.nan)
