@@ -130,14 +130,16 @@ def test_the_table_and_the_plot_of_a_fault(work, evidence, capsys):
     assert plot.__doc__
 
 
-def test_false_alarms_are_those_that_were_committed(evidence):
-    """Measured by `python -m tools._align.calibrate`, hours; here its result is shown."""
-    for path in sorted(home.REPORTS.glob("alarms-*.json")):
-        for precision, cell in json.loads(path.read_text())["precisions"].items():
-            evidence.figure(
-                f"false alarms, {path.stem.split('-')[1]}, {precision}, {cell['steps']} steps",
-                f"{cell['alarms']} of {cell['seeds']} seeds; out of bounds in some step "
-                f"{cell['out_in_some_step']}",
-                "at most 1 in 100",
-            )
-            assert cell["alarms"] <= 0.01 * cell["seeds"]
+@pytest.mark.parametrize("recipe", ["GoogLeNet", "Inceptionv2"])
+def test_false_alarms_are_those_that_were_committed(recipe, evidence):
+    """Measured by `python -m tools._align.calibrate`, ten minutes; here its result is shown."""
+    path = home.REPORTS / f"alarms-{recipe}-Digits.json"
+    for precision, cell in json.loads(path.read_text())["precisions"].items():
+        evidence.figure(
+            f"false alarms, {recipe}, {precision}, {cell['steps']} steps",
+            f"{cell['alarms']} of {cell['seeds']} seeds; out of bounds in some step "
+            f"{cell['out_in_some_step']}",
+            "at most 2 in 100",
+        )
+        assert cell["seeds"] >= 200
+        assert cell["alarms"] <= 0.02 * cell["seeds"]
