@@ -90,11 +90,12 @@ def step(task: steps.Problem, count: int, turns: Turns, compiled: bool) -> Group
 
 
 def loader(task: loaders.Task, turns: Turns) -> Group:
-    """The choices of the loader: threads, and decoding the crop alone."""
+    """The choices of the loader: threads, torch's resize, and decoding the crop alone."""
     return loader_arms.compare(
         "Ablation: the loader, antialiased", "ours, with one choice changed", task,
         [lambda: loaders.ours(task), lambda: loaders.ours(task, "ours, again"),
-         lambda: peer_loaders.dali_unfused(task), lambda: loaders.ours(task, "1 thread", 1),
+         lambda: peer_loaders.dali_fused(task), lambda: peer_loaders.dali_unfused(task),
+         lambda: loaders.ours(task, "1 thread", 1),
          lambda: loaders.ours(task, f"{2 * task.cores} threads", 2 * task.cores)],
         [], turns,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from benchmarks.figures import Group, Target
 from benchmarks.loaders import ENDS, Loader, Task, content, ours, ours_normalised, unlike, window
 from benchmarks.peer_loaders import (
     bare_decode,
+    dali_fused,
     dali_unfused,
     timm_loader,
     torchvision_decode,
@@ -77,7 +78,7 @@ def measure_all(task: Task, turns: Turns) -> list[Group]:
             "L: the loader, antialiased", "file to uint8 pixels of a random 224 px crop", task,
             [lambda: ours(task), lambda: ours(task, "ours, again"),
              lambda: torchvision_pil(task, False), decode_jpeg, lambda: timm_loader(task, False),
-             lambda: dali_unfused(task), lambda: bare_decode(task)],
+             lambda: dali_fused(task), lambda: dali_unfused(task), lambda: bare_decode(task)],
             [Target("at least 1.9 x torchvision with PIL", "torchvision, DataLoader with PIL", 1.9),
              Target("at least 1.5 x timm", "timm, create_loader", 1.5)],
             turns,
@@ -93,8 +94,8 @@ def measure_all(task: Task, turns: Turns) -> list[Group]:
         compare(
             "L: the loader, not antialiased", "file to uint8 pixels of a random 224 px crop", sharp,
             [lambda: ours(sharp), lambda: ours(sharp, "ours, again"),
-             lambda: torchvision_tensors(sharp), lambda: dali_unfused(sharp),
-             lambda: bare_decode(sharp)],
+             lambda: torchvision_tensors(sharp), lambda: dali_fused(sharp),
+             lambda: dali_unfused(sharp), lambda: bare_decode(sharp)],
             [Target("at least 0.57 of the bare full decode", limit, 0.57),
              Target("reach for 0.75 of it", limit, 0.75)],
             turns,

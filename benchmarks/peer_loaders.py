@@ -67,7 +67,16 @@ def timm_loader(task: Task, normalise: bool) -> Loader:
 
 
 def dali_unfused(task: Task, normalise: bool = False) -> Loader:
-    """DALI as its examples have it: decode all, then a random resized crop and a flip."""
+    """DALI alone: decode all, then a random resized crop and a flip."""
+    return _dali("DALI, unfused", task, normalise, fused=False)
+
+
+def dali_fused(task: Task) -> Loader:
+    """DALI alone, as its ImageNet examples have it: decode the crop, then resize and flip."""
+    return _dali("DALI, fused, with its own resize", task, normalise=False, fused=True)
+
+
+def _dali(name: str, task: Task, normalise: bool, fused: bool) -> Loader:
     pipe = Pipeline(
         batch_size=task.batch, num_threads=task.cores, device_id=None, seed=1,
         exec_dynamic=True, prefetch_queue_depth=2,
@@ -77,12 +86,20 @@ def dali_unfused(task: Task, normalise: bool = False) -> Loader:
         encoded, ids = fn.readers.file(
             files=task.files, shuffle_after_epoch=True, dont_use_mmap=True
         )
-        views: Any = fn.random_resized_crop(
-            fn.decoders.image(encoded, device="cpu", output_type=types.DALIImageType.RGB),
-            size=[size, size], antialias=task.spec.antialias,
-            random_area=list(task.crop.area), random_aspect_ratio=list(task.crop.ratio),
-            interp_type=types.DALIInterpType.INTERP_LINEAR,
-        )  # fmt: skip
+        decoding = {"device": "cpu", "output_type": types.DALIImageType.RGB}
+        crop = {
+            "random_area": list(task.crop.area), "random_aspect_ratio": list(task.crop.ratio),
+        }  # fmt: skip
+        resize = {
+            "size": [size, size], "antialias": task.spec.antialias,
+            "interp_type": types.DALIInterpType.INTERP_LINEAR,
+        }  # fmt: skip
+        views: Any
+        if fused:
+            views = fn.resize(fn.decoders.image_random_crop(encoded, **decoding, **crop), **resize)
+        else:
+            decoded = fn.decoders.image(encoded, **decoding)
+            views = fn.random_resized_crop(decoded, **crop, **resize)
         mirror = fn.random.coin_flip(probability=0.5)
         if normalise:
             views = fn.crop_mirror_normalize(
@@ -100,7 +117,7 @@ def dali_unfused(task: Task, normalise: bool = False) -> Loader:
             yield tuple(torch.from_dlpack(output.as_tensor()) for output in pipe.run())
 
     pixels = denormalised(task) if normalise else lambda batch: batch[0].numpy()
-    return Loader("DALI, unfused", epoch, pixels)
+    return Loader(name, epoch, pixels)
 
 
 def bare_decode(task: Task) -> Loader:

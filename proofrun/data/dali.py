@@ -1,8 +1,8 @@
 """NVIDIA DALI loaders, on a GPU or on the CPU. The only file that imports DALI.
 
-Decoding, cropping, resizing and colour jitter happen in DALI's own threads, or on the GPU; the
-batches it makes are handed to torch through DLPack without a copy (`exec_dynamic` gives every batch
-a buffer of its own, which lives as long as the tensor).
+Decoding, cropping and colour jitter happen in DALI's own threads, or on the GPU; resizing on the
+CPU in `resize.py`, which DALI calls. The batches are handed to torch through DLPack without a copy
+(`exec_dynamic` gives every batch a buffer of its own, which lives as long as the tensor).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from proofrun.data import (
     train_steps,
 )
 from proofrun.data.lists import ImageList, image_error
+from proofrun.data.resize import resizer
 from proofrun.errors import DataError, Exit
 from proofrun.recipe import ColorJitter, EvalProtocol, PaddedPlace, RandomArea, TrainInput
 
@@ -212,15 +213,29 @@ def _decoder_options(shard: Shard) -> dict[str, Any]:
 
 
 def _augment(encoded: Any, spec: TrainInput, shard: Shard) -> Any:
-    images: Any = fn.resize(
-        _crop(encoded, spec.crop, shard),
-        size=[spec.image_size, spec.image_size],
-        interp_type=types.DALIInterpType.INTERP_LINEAR,
-        antialias=spec.antialias,
-    )
+    size = types.Constant(np.array([spec.image_size] * 2, np.int32), device="cpu")
+    images = _resize(_crop(encoded, spec.crop, shard), size, spec.antialias, shard)
     if spec.flip_probability > 0:
         images = fn.flip(images, horizontal=fn.random.coin_flip(probability=spec.flip_probability))
     return images if spec.color_jitter is None else _color_jitter(images, spec.color_jitter)
+
+
+def _resize(images: Any, size: Any, antialias: bool, shard: Shard) -> Any:
+    """Images resized bilinearly to `size`, int32 (2,) for each: by the GPU, or by torch."""
+    if shard.device_id is not None:
+        return fn.resize(
+            images,
+            size=fn.cast(size, dtype=types.DALIDataType.FLOAT),
+            interp_type=types.DALIInterpType.INTERP_LINEAR,
+            antialias=antialias,
+        )
+    return fn.python_function(
+        images,
+        size,
+        function=resizer(max(1, shard.threads), antialias),
+        batch_processing=True,
+        output_layouts="HWC",
+    )
 
 
 def _crop(encoded: Any, crop: RandomArea | PaddedPlace, shard: Shard) -> Any:
@@ -307,11 +322,9 @@ def _protocol(encoded: Any, protocol: EvalProtocol, shard: Shard) -> Any:
         size = shape * target // math.min(shape[0], shape[1])
     else:
         size = shape * 0 + target
-    images: Any = fn.resize(
-        fn.decoders.image(encoded, **_decoder_options(shard)),
-        size=fn.cast(size, dtype=types.DALIDataType.FLOAT),
-        interp_type=types.DALIInterpType.INTERP_LINEAR,
-        antialias=protocol.antialias,
+    decoded = fn.decoders.image(encoded, **_decoder_options(shard))
+    images = _resize(
+        decoded, fn.cast(size, dtype=types.DALIDataType.INT32), protocol.antialias, shard
     )
     half = (size - crop) // 2
     start = half + (half & (size - crop) & 1)
