@@ -1,8 +1,9 @@
 """NVIDIA DALI loaders, on a GPU or on the CPU. The only file that imports DALI.
 
-Decoding, cropping and colour jitter happen in DALI's own threads, or on the GPU; resizing on the
-CPU in `resize.py`, which DALI calls. The batches are handed to torch through DLPack without a copy
-(`exec_dynamic` gives every batch a buffer of its own, which lives as long as the tensor).
+Reading, decoding, cropping and what is random happen in DALI's own threads, or on the GPU. Resizing
+and colour jitter on the CPU are in `resize.py`, which DALI calls; on a GPU DALI resizes, and the
+jitter is torch's. Batches are handed to torch through DLPack without a copy (`exec_dynamic` gives
+every batch a buffer of its own, which lives as long as the tensor).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from proofrun.data import (
     stream_key,
     train_steps,
 )
+from proofrun.data.jitter import DRAWS, color_jitter
 from proofrun.data.lists import ImageList, image_error
 from proofrun.data.resize import resizer
 from proofrun.errors import DataError, Exit
@@ -36,6 +38,9 @@ from proofrun.recipe import ColorJitter, EvalProtocol, PaddedPlace, RandomArea, 
 
 #: Batches that DALI prepares ahead.
 PREFETCH = 2
+
+#: Images on a GPU whose colours are jittered at a time, to bound the memory that it takes.
+JITTERED = 64
 
 #: How long the list is searched for the file that DALI could not decode and did not name.
 SEARCH_S = 60.0
@@ -71,6 +76,7 @@ class DaliTrain:
         self._images = images
         self._labels = torch.from_numpy(images.labels)
         self._key = stream_key("dali", images, batch, shard, seed)
+        self._jitter = spec.color_jitter
         self._step = 0
         saved: bytes | None = None
         if state is not None:
@@ -94,7 +100,8 @@ class DaliTrain:
                 pad_last_batch=True,
                 dont_use_mmap=True,
             )
-            pipe.set_outputs(_augment(encoded, spec, shard), ids)
+            views, *draws = _augment(encoded, spec, shard)
+            pipe.set_outputs(views, ids, *draws)
         pipe.build()
         self._pipe: Pipeline | None = pipe
 
@@ -119,10 +126,17 @@ class DaliTrain:
     def _run(self) -> tuple[Tensor, Tensor]:
         assert self._pipe is not None, "the loader is closed"
         try:
-            return _tensors(self._pipe.run())
+            images, ids, *draws = self._pipe.run()
+            pixels, positions = _tensors((images, ids))
         except RuntimeError as error:
             # Which files come next is known to DALI only.
             raise _data_error(error, self._images, range(len(self._images.files))) from None
+        if draws:
+            assert self._jitter is not None
+            drawn = torch.from_dlpack(draws[0].as_cpu().as_tensor())
+            parts = zip(pixels.split(JITTERED), drawn.split(JITTERED), strict=True)
+            pixels = torch.cat([color_jitter(*part, self._jitter) for part in parts])
+        return pixels, positions
 
 
 class DaliEval:
@@ -212,16 +226,34 @@ def _decoder_options(shard: Shard) -> dict[str, Any]:
     }
 
 
-def _augment(encoded: Any, spec: TrainInput, shard: Shard) -> Any:
+def _augment(encoded: Any, spec: TrainInput, shard: Shard) -> tuple[Any, ...]:
+    """Views, and on a GPU the draws of their jitter, which torch applies to the batch."""
     size = types.Constant(np.array([spec.image_size] * 2, np.int32), device="cpu")
-    images = _resize(_crop(encoded, spec.crop, shard), size, spec.antialias, shard)
+    draws: tuple[Any, ...] = ()
+    if spec.color_jitter is not None:
+        draws = (fn.random.uniform(range=[-1.0, 1.0], shape=[DRAWS]),)
+    crops = _crop(encoded, spec.crop, shard)
+    if shard.device_id is None:
+        images, draws = _resize(crops, size, spec.antialias, shard, spec.color_jitter, *draws), ()
+    else:
+        images = _resize(crops, size, spec.antialias, shard)
     if spec.flip_probability > 0:
         images = fn.flip(images, horizontal=fn.random.coin_flip(probability=spec.flip_probability))
-    return images if spec.color_jitter is None else _color_jitter(images, spec.color_jitter)
+    return images, *draws
 
 
-def _resize(images: Any, size: Any, antialias: bool, shard: Shard) -> Any:
-    """Images resized bilinearly to `size`, int32 (2,) for each: by the GPU, or by torch."""
+def _resize(
+    images: Any,
+    size: Any,
+    antialias: bool,
+    shard: Shard,
+    jitter: ColorJitter | None = None,
+    *draws: Any,
+) -> Any:
+    """Images resized bilinearly to `size`, int32 (2,) for each: by the GPU, or by torch.
+
+    By torch they get the jitter of `draws` too.
+    """
     if shard.device_id is not None:
         return fn.resize(
             images,
@@ -232,7 +264,8 @@ def _resize(images: Any, size: Any, antialias: bool, shard: Shard) -> Any:
     return fn.python_function(
         images,
         size,
-        function=resizer(max(1, shard.threads), antialias),
+        *draws,
+        function=resizer(max(1, shard.threads), antialias, jitter),
         batch_processing=True,
         output_layouts="HWC",
     )
@@ -256,57 +289,6 @@ def _crop(encoded: Any, crop: RandomArea | PaddedPlace, shard: Shard) -> Any:
         shape=fn.peek_image_shape(encoded, dtype=integer, adjust_orientation=False)[0:2],
         axes=[0, 1],
         out_of_bounds_policy="pad",
-    )
-
-
-def _color_jitter(images: Any, jitter: ColorJitter) -> Any:
-    """torchvision's ColorJitter, but always in the order brightness, contrast, saturation, hue.
-
-    (torchvision draws the order.) Contrast is about the grey mean of each image, and hue is turned
-    in HSV; DALI's own defaults, a fixed grey and a rotation in YIQ, change an image by up to 16 of
-    255 more or less. Hue costs about 4 ms for a 224 px image on one CPU core.
-    """
-
-    def factor(width: float) -> Any:
-        return fn.random.uniform(range=[1 - width, 1 + width]) if width else 1.0
-
-    if jitter.brightness or jitter.contrast:
-        means = fn.reductions.mean(images, axes=[0, 1]).cpu()
-        images = fn.brightness_contrast(
-            images,
-            brightness=factor(jitter.brightness),
-            contrast=factor(jitter.contrast),
-            # ITU-R BT.601 luma, as PIL's conversion to grey.
-            contrast_center=0.299 * means[0] + 0.587 * means[1] + 0.114 * means[2],
-        )
-    if jitter.saturation:
-        images = fn.hsv(images, saturation=factor(jitter.saturation))
-    if jitter.hue:
-        images = turn_hue(images, fn.random.uniform(range=[-jitter.hue, jitter.hue]))
-    return images
-
-
-def turn_hue(images: Any, turns: Any) -> Any:
-    """Turn the HSV hue of uint8 (H, W, 3) images by a fraction of a turn.
-
-    Each channel of a colour with value v, chroma c and hue h (in sixths of a turn) is
-    v - c * clamp(min(k, 4 - k), 0, 1) with k = (n + h) mod 6 and n = 5, 3, 1 for R, G, B.
-    """
-    if getattr(turns, "device", images.device) != images.device:
-        turns = turns.gpu()
-    r, g, b = (fn.cast(images[:, :, i : i + 1], dtype=types.DALIDataType.FLOAT) for i in range(3))
-    value = math.max(math.max(r, g), b)
-    chroma = value - math.min(math.min(r, g), b)
-    is_r = value == r
-    is_g = (value == g) & (value != r)
-    is_b = (value != r) & (value != g)
-    divisor = chroma + (chroma == 0)  # grey has no hue
-    sixth = (is_r * (g - b) + is_g * (b - r) + is_b * (r - g)) / divisor + is_g * 2 + is_b * 4
-    channels = types.Constant(np.array([[[5, 3, 1]]], np.float32), device=images.device)
-    k = sixth + turns * 6 + channels
-    k = k - 6 * math.floor(k / 6)
-    return fn.cast(
-        value - chroma * math.clamp(math.min(k, 4 - k), 0.0, 1.0), dtype=types.DALIDataType.UINT8
     )
 
 
