@@ -114,7 +114,8 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
                 path = root / "train" / f"class_{index % 16:02d}" / f"{index:06d}.JPEG"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-        return loaders.Task(root, recipe.data.train, recipe.data.normalize, batch)
+        spec = recipe.data.train.model_copy(update={"color_jitter": None})
+        return loaders.Task(root, spec, recipe.data.normalize, batch)
 
     def problem(network: str, precision: steps.Precision) -> steps.Problem:
         source = loaders.ours(task(options.batch))
@@ -127,6 +128,13 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
             for network in options.networks.split(",")
             for precision in precisions
         )
+
+    def loader() -> dict[str, Any]:
+        googlenet = load_recipe(ROOT / "recipes/googlenet/recipe.yaml")["ImageNet"]
+        jitter = googlenet.data.train.color_jitter
+        assert jitter is not None
+        batch = min(LOADER_BATCH, options.images // 16)
+        return _groups(loader_arms.measure_all(task(batch), jitter, turns))
 
     def whole_way() -> dict[str, Any]:
         return _groups(
@@ -158,9 +166,7 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
 
     repeats = 1 if options.quick else options.blocks
     return {
-        "L": lambda: _groups(
-            loader_arms.measure_all(task(min(LOADER_BATCH, options.images // 16)), turns)
-        ),
+        "L": loader,
         "S": step,
         "E": whole_way,
         "I": infer,

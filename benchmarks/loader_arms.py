@@ -18,6 +18,7 @@ from benchmarks.peer_loaders import (
 )
 from benchmarks.turns import Arm, Turns, measure, say, sizes_text
 from proofrun.errors import one_line
+from proofrun.recipe import ColorJitter
 
 
 def compare(
@@ -62,11 +63,15 @@ def compare(
     )  # fmt: skip
 
 
-def measure_all(task: Task, turns: Turns) -> list[Group]:
-    """The three comparisons of L: antialiased, the same normalised, and not antialiased."""
-    sharp = Task(
-        task.root, task.spec.model_copy(update={"antialias": False}), task.normalize, task.batch
-    )
+def measure_all(task: Task, jitter: ColorJitter, turns: Turns) -> list[Group]:
+    """The comparisons of L: antialiased, the same normalised, with jitter, and not antialiased."""
+
+    def other(change: dict[str, object]) -> Task:
+        spec = task.spec.model_copy(update=change)
+        return Task(task.root, spec, task.normalize, task.batch)
+
+    sharp = other({"antialias": False})
+    colourful = other({"color_jitter": jitter})
 
     def decode_jpeg() -> Loader:
         """torchvision, decode_jpeg"""
@@ -89,6 +94,13 @@ def measure_all(task: Task, turns: Turns) -> list[Group]:
             [lambda: ours_normalised(task, "ours"), lambda: ours_normalised(task, "ours, again"),
              lambda: torchvision_pil(task, True), lambda: timm_loader(task, True),
              lambda: dali_unfused(task, True)],
+            [], turns,
+        ),
+        compare(
+            "L: the loader, antialiased, with GoogLeNet's colour jitter",
+            "file to uint8 pixels of a random 224 px crop in other colours", colourful,
+            [lambda: ours(colourful), lambda: ours(colourful, "ours, again"),
+             lambda: torchvision_pil(colourful, False)],
             [], turns,
         ),
         compare(

@@ -35,7 +35,7 @@ Passes = Callable[[], Iterable[Any]]
 
 @dataclass
 class Task:
-    """What all arms do: files under `root`/train, `batch` views of the recipe's crops."""
+    """What all arms do: files under `root`/train, `batch` views as `spec` has them."""
 
     root: Path
     spec: TrainInput
@@ -45,7 +45,6 @@ class Task:
     cores: int = field(default_factory=host.usable_cores)
 
     def __post_init__(self) -> None:
-        self.spec = self.spec.model_copy(update={"color_jitter": None})
         classes = len(list((self.root / "train").iterdir()))
         self.images = read_split(self.root, "train", classes)
 

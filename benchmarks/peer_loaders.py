@@ -18,7 +18,10 @@ from proofrun.vision import import_torchvision
 def torchvision_pil(task: Task, normalise: bool) -> Loader:
     """ImageFolder, the transforms of torchvision's classification reference, a process a core."""
     v1 = import_torchvision().transforms
-    steps = [_random_crop(task), v1.RandomHorizontalFlip(), v1.PILToTensor()]
+    steps = [_random_crop(task), v1.RandomHorizontalFlip()]
+    if (jitter := task.spec.color_jitter) is not None:
+        steps += [v1.ColorJitter(**jitter.model_dump())]
+    steps += [v1.PILToTensor()]
     if normalise:
         steps += [v1.ConvertImageDtype(torch.float), _normalise(task)]
     data = import_torchvision().datasets.ImageFolder(str(task.root / "train"), v1.Compose(steps))
