@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from proofrun.process import keep_going_without_reader
 
@@ -200,7 +200,10 @@ def disk_is_full(error: OSError) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its complaints on one line."""
+    """argparse, with its complaints on one line, and no flag that is cut short."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see --help")

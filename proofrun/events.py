@@ -126,6 +126,11 @@ class Latency(Event):
     images_per_s: float = Field(description="of all ranks together")
     weights: str
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether one batch was like another. (In reports/infer p95 is at most 1.4 times p50.)"""
+        return self.p95_ms <= 3 * self.p50_ms
+
 
 class Mark(Event):
     """The state after `target_s` on the mark clock: losses of the last window, then evaluated."""

@@ -78,6 +78,7 @@ def test_all_are_scored_ranked_and_timed(tmp_path, digits, checkpoints, capsys):
     assert [(e.batch, e.pipeline) for e in timed] == [(1, False), (8, False), (1, True), (8, True)]
     for e in timed:
         assert e.batches >= latency.LEAST and 0 < e.p50_ms <= e.p95_ms <= e.p99_ms
+        assert not e.model_copy(update={"p95_ms": 9 * e.p50_ms}).is_steady
     out = capsys.readouterr().out
     ranked = [line.split() for line in out.splitlines() if line[:3].strip().isdigit()]
     assert [words[2] for words in ranked] == [

@@ -88,7 +88,8 @@ def test_the_recipes_own_values_are_no_override(flags):
     ("line", "code", "words"),
     [
         ("tools/train.py --backbone=vgg16", Exit.USAGE, "googlenet, inceptionv2"),
-        ("tools/train.py", Exit.USAGE, "--backbone"),
+        ("tools/train.py", Exit.USAGE, "which network"),
+        ("tools/train.py --backbone=googlenet --max_epo=3", Exit.USAGE, "unrecognized"),
         ("tools/train.py --backbone=googlenet --image_size=299,299", Exit.USAGE, "takes 224"),
         ("tools/train.py --backbone=googlenet --image_size=224,200", Exit.USAGE, "square"),
         ("tools/train.py --backbone=googlenet --num_classes=7", Exit.USAGE, "7 classes"),
@@ -169,6 +170,20 @@ def test_more_processes_than_visible_cards(tmp_path):
     assert done.stderr == (
         "launch.py: --nproc_per_node=8, but --visible_devices names 2: give as many of both\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("cards", "words"), [("0,0,1,2,3,4,5,6,7", "twice"), ("a,1", "'a'"), ("", "''")]
+)
+def test_visible_devices_are_cards(tmp_path, cards, words):
+    done = call(tmp_path, PUBLISHED.replace("0,1,2,3,4,5,6,7", cards))
+    assert done.returncode == Exit.USAGE and done.stdout == ""
+    assert words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_factor_of_no_smoothing_is_said_to_mean_nothing():
+    reading = read("tools/train.py --backbone=googlenet --label_smooth=0 --label_smooth_factor=0.2")
+    assert any("--label_smooth_factor: nothing to do" in note for note in reading.notes)
 
 
 def test_help_groups_every_flag():

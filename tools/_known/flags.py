@@ -41,8 +41,9 @@ def training_parser() -> Parser:
     nothing = _nothing(parser)
     nothing.add_argument("--ckpt_interval", metavar="N", help="each epoch is saved")
     nothing.add_argument("--is_save_on_master", metavar="0|1", help="rank 0 saves, for all ranks")
-    nothing.add_argument("--T_max", type=whole(1), metavar="N", help="the cosine ends with the run")
-    nothing.add_argument("--pretrained", metavar="FILE", help="a stopped run goes on by itself")
+    other = parser.add_argument_group("otherwise here")
+    other.add_argument("--T_max", type=whole(1), metavar="N", help="max_epoch, or an error")
+    other.add_argument("--pretrained", metavar="FILE", help="an error: a run goes on by itself")
     return parser
 
 

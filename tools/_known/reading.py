@@ -96,7 +96,8 @@ def recipe_by(backbone: str | None, classes: int | None, dataset: str | None) ->
     every = [load_recipe(path) for path in sorted((ROOT / "recipes").glob("*/recipe.yaml"))]
     names = {next(iter(found.values())).name.lower(): found for found in every}
     if (backbone or "").lower() not in names:
-        raise UsageError(f"--backbone={backbone or ''}: give one of {', '.join(names)}")
+        said = "which network?" if backbone is None else f"--backbone={backbone}:"
+        raise UsageError(f"{said} give --backbone, one of {', '.join(names)}")
     fits = {
         data: recipe
         for data, recipe in names[(backbone or "").lower()].items()
@@ -125,8 +126,8 @@ def _declared(recipe: Recipe, task: Task, cards: int, precisions: tuple[Precisio
                 return run
     known = ", ".join(map(str, runs)) or "none"
     raise RunNameError(
-        f"no recipe declares an {task} run of {recipe.name} on {recipe.data.name} with {cards} "
-        f"cards in {' or '.join(precisions)}; there are {known}"
+        f"no recipe declares a run to {task.lower()} {recipe.name} on {recipe.data.name} with "
+        f"{cards} card{'s' * (cards > 1)} in {' or '.join(precisions)}; there are {known}"
     )
 
 
@@ -181,6 +182,8 @@ def _changes(
     if options.label_smooth is False:
         yield "loss.label_smoothing", 0.0
         skip.add("label_smooth_factor")
+        if options.label_smooth_factor is not None:
+            notes.append("--label_smooth_factor: nothing to do, --label_smooth=0 smoothes nothing")
     elif options.label_smooth and not (recipe.loss.label_smoothing or options.label_smooth_factor):
         raise UsageError("--label_smooth=1 needs --label_smooth_factor: the recipe has none")
     for flag, key in _VALUES.items():

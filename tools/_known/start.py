@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -29,7 +30,13 @@ def main_launch(argv: list[str] | None = None) -> NoReturn:
         reading.notes.append(f"--server_id: nothing to do, {why}")
     environment: dict[str, str] = {}
     if options.visible_devices is not None:
-        visible = [card for card in options.visible_devices.split(",") if card.strip()]
+        visible = [card.strip() for card in options.visible_devices.split(",")]
+        odd = [card for card in visible if not re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", card)]
+        if odd or len(set(visible)) < len(visible):
+            why = f"{odd[0]!r} is no card" if odd else "a card comes twice"
+            raise UsageError(
+                f"--visible_devices={options.visible_devices}: {why}; give numbers like 0,1"
+            )
         if len(visible) < cards:
             raise DeviceError(
                 f"--nproc_per_node={cards}, but --visible_devices names {len(visible)}: give as "

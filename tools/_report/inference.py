@@ -59,6 +59,7 @@ def latency_grid(runs: Sequence[Run]) -> Grid:
         Column("p99, ms", True),
         Column("img/s", True),
         Column("Batches", True),
+        Column("Flags"),
     )
     title = "Inference: time of a batch, from its pixels or its files to its logits"
     grid = Grid("latency", title, columns, optional=True)
@@ -74,6 +75,7 @@ def latency_grid(runs: Sequence[Run]) -> Grid:
                 *(cell(f"{ms:.2f}", (source,)) for ms in _percentiles(found)),
                 cell(units.number("throughput", found.images_per_s), (source,)),
                 cell(found.batches),
+                cell(NONE if found.is_steady else "not steady"),
             )
             grid.rows.append(GridRow(cells))
     return grid

@@ -140,6 +140,7 @@ ZH: dict[str, str] = {
     "complete": "完整",
     "partial": "未完成",
     "resumed": "断点续训",
+    "not steady": "波动过大",
     "evaluation only": "仅有评估",
     "aborted": "已中止",
     "re-exported": "由导出文件读回",
