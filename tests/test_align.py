@@ -14,7 +14,7 @@ from proofrun.alignment import Alignment, of_device, quick_command, read_all
 from proofrun.errors import Exit, ProofrunError
 from tools._align import alarms, bounds, cli, home, look, rule, streams
 from tools._align.diff import compare
-from tools._align.trace import STATS, Row, Trace, TraceError, load
+from tools._align.trace import SCALARS, STATS, Row, Trace, TraceError, load
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ("GoogLeNet", "Inceptionv2")
@@ -146,6 +146,7 @@ def first_steps(kind: str, excess: list[float], added: list[float] | None = None
         ("loss", [0.1, 3.0, 0.1], -1),
         ("loss", [3.0, 3.0, 3.0], 0),
         ("lr", [0.0, 0.0, 2.0], 2),  # exact: once is enough
+        ("output", [0.1, 1e5, 0.1], 1),  # no ReLU does that
         ("output", [0.1, np.inf, 0.1], 1),  # another shape, missing, not finite
         ("weight", [30.0] * 20, 0),  # the update's own, and stays
     ],
@@ -252,12 +253,28 @@ def test_a_series_keeps_what_the_rule_needs():
         assert whole.aligned == (not names)
 
 
+def test_later_steps_have_bounds_of_their_own():
+    rows = [Row(name="a.conv", kind="output", shape=(8, 4))]
+    deviations = {"output a conv": (1e-3,) * 4}
+    loss = dict.fromkeys(SCALARS, 1e-4)
+    early = bounds.Phase(rows=deviations, scalars=loss)
+    late = bounds.Phase(rows={k: (5e-3,) * 4 for k in deviations}, scalars=loss)
+    of = bounds.PrecisionBounds(runs=1, how="", steps=20, phases=(early, late))
+    limit = bounds.limits(of, 4.0, rows, 20)[:, 0, 0]
+    first = bounds.PHASES[1]
+    assert limit.tolist() == [4e-3] * first + [2e-2] * (20 - first)
+    single = bounds.scalar_limits(of, 4.0, 20)
+    assert single.shape == (20, len(SCALARS))
+    assert (single[:, SCALARS.index("lr")] == 1e-9).all()
+    assert bounds.merged([early, late]) == late
+
+
 def test_bf16_bounds_are_wider_than_tf32_and_tf32_than_fp32():
     for recipe in RECIPES:
         known = bounds.read(home.REPORTS / f"bounds-{recipe}-Digits.json")
         assert known.margin == bounds.MARGIN
         key = "output inception4b conv"
-        wide = [known.precisions[p].rows[key][0] for p in ("BF16", "TF32", "FP32")]
+        wide = [known.precisions[p].phases[0].rows[key][0] for p in ("BF16", "TF32", "FP32")]
         assert wide == sorted(wide, reverse=True), (recipe, wide)
 
 

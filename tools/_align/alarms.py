@@ -61,10 +61,7 @@ class Judge:
     """What `align.py` would say of a series, in the bounds of one precision."""
 
     def __init__(self, known: bounds.Bounds, precision: str, rows: tuple[Row, ...]) -> None:
-        of = known.precisions[precision]
-        limit = bounds.scalar_limits(of, known.margin)
-        self.limits = bounds.limits(of, known.margin, list(rows))
-        self.single = np.array([limit[name] for name in SCALARS])
+        self.known, self.of = known, known.precisions[precision]
         self.rows = rows
         self.kinds = [*(row.kind for row in rows), *SCALARS]
         self.names = [*(f"{row.kind} {row.name}" for row in rows), *SCALARS]
@@ -72,8 +69,10 @@ class Judge:
     def excess(self, series: Series) -> tuple[Values, Values]:
         """Shares of the bounds, each (steps, places): used, and added by the step itself."""
         apart, new, scalars = unpack(series)
-        single = scalars / self.single
-        both = bounds.shares(apart, new, self.limits, self.rows)
+        margin, steps = self.known.margin, len(apart)
+        single = scalars / bounds.scalar_limits(self.of, margin, steps)
+        limit = bounds.limits(self.of, margin, list(self.rows), steps)
+        both = bounds.shares(apart, new, limit, self.rows)
         whole, fresh = (np.concatenate([share, single], axis=-1) for share in both)
         return whole, fresh
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,19 +41,31 @@ MARGIN = 4.0
 KEPT = {"buffer": 0.9, "moment": 0.9}
 
 
+#: Steps from which on deviations are bounded anew: weights drift apart, and all else with them.
+PHASES = (0, 3, 10)
+
+
+class Phase(Strict):
+    """Largest deviations in some steps: by pool of rows (`pool`), one a name of DEVIATIONS; by
+    scalar."""
+
+    rows: dict[str, tuple[float, float, float, float]]
+    scalars: dict[str, float]
+
+
 class PrecisionBounds(Strict):
-    """Largest deviations seen: by pool of rows (`pool`), one a name of DEVIATIONS; by scalar."""
+    """Largest deviations seen in each of PHASES. No run had more than `steps`."""
 
     runs: int
     how: str
-    rows: dict[str, tuple[float, float, float, float]]
-    scalars: dict[str, float]
+    steps: int
+    phases: tuple[Phase, ...]
 
 
 class Bounds(Strict):
     """What `python -m tools._align.calibrate` measured for one recipe."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[2] = Field(alias="schema")
     recipe: str
     data: str
     recipe_hash: Sha256
@@ -76,7 +90,7 @@ def read(path: Path) -> Bounds:
 
 def write(path: Path, bounds: Bounds) -> None:
     plain = bounds.model_dump(mode="json", by_alias=True)
-    lines = json.dumps(plain, indent=1).replace("\n    ", " ").replace("\n   ]", "]")
+    lines = re.sub(r"\n {5,}|\n {4,}(?=\])", " ", json.dumps(plain, indent=1))
     path.write_text(lines + "\n", encoding="utf-8")
 
 
@@ -144,11 +158,11 @@ def shares(
 ) -> tuple[Values, Values]:
     """Of the bounds, (..., rows) each: what `deviations` use, and what the step itself `added`.
 
-    `limit`: of `limits`.
+    `limit`: of `limits`, or (rows, len(DEVIATIONS)) for all steps.
     """
     whole = (apart / limit).max(axis=-1)
     state = np.array([row.kind in KEPT for row in rows])
-    return whole, np.where(state, (new / limit[:, : new.shape[-1]]).max(axis=-1), whole)
+    return whole, np.where(state, (new / limit[..., : new.shape[-1]]).max(axis=-1), whole)
 
 
 def scalar_deviations(trusted: Values, other: Values) -> Values:
@@ -157,34 +171,73 @@ def scalar_deviations(trusted: Values, other: Values) -> Values:
     return np.where(np.isfinite(found), found, np.inf)
 
 
-def measure(trusted: Trace, other: Trace) -> tuple[dict[str, Values], dict[str, float]]:
-    """The largest deviations of two traces: by pool, and by scalar. What calibration collects."""
+def measure(trusted: Trace, other: Trace) -> tuple[Phase, ...]:
+    """The largest deviations of two traces, in each of PHASES. What calibration collects."""
     index = {(row.name, row.kind): i for i, row in enumerate(other.rows)}
     rows = [row for row in trusted.rows if (row.name, row.kind) in index]
     mine = trusted.stats[:, :, [i for i, r in enumerate(trusted.rows) if (r.name, r.kind) in index]]
     theirs = other.stats[:, :, [index[row.name, row.kind] for row in rows]]
     steps = min(mine.shape[1], theirs.shape[1])
-    worst = deviations(mine[:, :steps], theirs[:, :steps], rows).max(axis=(0, 1))
-    found: dict[str, Values] = {}
-    for row, values in zip(rows, worst, strict=True):
-        key = pool(row)
-        found[key] = np.maximum(found[key], values) if key in found else values
-    scalars = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
-    return found, dict(zip(SCALARS, scalars.max(axis=(0, 1)).tolist(), strict=True))
+    apart = deviations(mine[:, :steps], theirs[:, :steps], rows)
+    single = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
+    found = []
+    for start, end in itertools.pairwise((*PHASES, steps)):
+        if start >= steps:
+            break
+        worst: dict[str, Values] = {}
+        for row, values in zip(rows, apart[:, start:end].max(axis=(0, 1)), strict=True):
+            worst[pool(row)] = np.maximum(worst.get(pool(row), 0), values)
+        largest = single[:, start:end].max(axis=(0, 1))
+        found.append(
+            Phase(
+                rows={key: _short(row) for key, row in worst.items()},
+                scalars=dict(zip(SCALARS, _short(largest), strict=True)),
+            )
+        )
+    return tuple(found)
 
 
-def limits(of: PrecisionBounds, margin: float, rows: list[Row]) -> NDArray[np.float64]:
-    """(rows, len(DEVIATIONS)): the largest deviations that are in bounds."""
+def merged(found: list[Phase]) -> Phase:
+    """The largest of all."""
+    keys = dict.fromkeys(key for phase in found for key in phase.rows)
+    return Phase(
+        rows={
+            key: _short(np.max([p.rows[key] for p in found if key in p.rows], axis=0))
+            for key in keys
+        },
+        scalars={name: max(phase.scalars[name] for phase in found) for name in SCALARS},
+    )
+
+
+def limits(of: PrecisionBounds, margin: float, rows: list[Row], steps: int) -> NDArray[np.float64]:
+    """(steps, rows, len(DEVIATIONS)): the largest deviations that are in bounds."""
+    tables = [_limits(phase, margin, rows) for phase in of.phases]
+    return np.stack([tables[_phase(of, step)] for step in range(steps)])
+
+
+def scalar_limits(of: PrecisionBounds, margin: float, steps: int) -> NDArray[np.float64]:
+    """(steps, len(SCALARS)). The learning rate is no result of arithmetic on the device: equal."""
+    table = np.array(
+        [[of.phases[_phase(of, step)].scalars[name] for name in SCALARS] for step in range(steps)]
+    )
+    table = np.maximum(margin * table, BOUND_FLOOR)
+    table[:, SCALARS.index("lr")] = 1e-9
+    return table
+
+
+def _phase(of: PrecisionBounds, step: int) -> int:
+    return min(sum(step >= start for start in PHASES), len(of.phases)) - 1
+
+
+def _limits(phase: Phase, margin: float, rows: list[Row]) -> NDArray[np.float64]:
     kinds: dict[str, Values] = {}
-    for key, values in of.rows.items():
+    for key, values in phase.rows.items():
         kind = key.split()[0]
         kinds[kind] = np.maximum(kinds.get(kind, np.zeros(len(DEVIATIONS))), values)
     largest = np.max(list(kinds.values()), axis=0)
-    table = [of.rows.get(pool(row), kinds.get(row.kind, largest)) for row in rows]
+    table = [phase.rows.get(pool(row), kinds.get(row.kind, largest)) for row in rows]
     return np.maximum(margin * np.array(table), BOUND_FLOOR)
 
 
-def scalar_limits(of: PrecisionBounds, margin: float) -> dict[str, float]:
-    """The learning rate is no result of arithmetic on the device: it must be equal."""
-    found = {name: max(margin * of.scalars[name], BOUND_FLOOR) for name in SCALARS}
-    return found | {"lr": 1e-9}
+def _short(values: Values) -> Any:
+    return tuple(float(f"{value:.3g}") for value in values.tolist())

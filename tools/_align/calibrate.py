@@ -20,8 +20,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from proofrun.device import cpu_name
 from proofrun.recipe import Recipe, Strict
 
@@ -70,8 +68,7 @@ class Line(Strict):
     steps: int
     precision: str
     run: str
-    rows: dict[str, tuple[float, ...]]
-    scalars: dict[str, float]
+    phases: tuple[bounds.Phase, ...]
     series: alarms.Series | None = None
 
 
@@ -114,7 +111,6 @@ def measure(
 
 def _line(trusted: Trace, other: Trace, run: str) -> Line:
     of = trusted.header.exercise
-    rows, scalars = bounds.measure(trusted, other)
     return Line(
         recipe=of.recipe,
         data=of.data,
@@ -123,8 +119,7 @@ def _line(trusted: Trace, other: Trace, run: str) -> Line:
         steps=other.steps,
         precision=other.header.made.precision,
         run=run,
-        rows={key: tuple(float(f"{v:.3g}") for v in row) for key, row in rows.items()},
-        scalars={key: float(f"{v:.3g}") for key, v in scalars.items()},
+        phases=bounds.measure(trusted, other),
     )
 
 
@@ -145,23 +140,22 @@ def write_bounds(recipe: Recipe, lines: list[Line]) -> Path:
     precisions = {}
     for precision in dict.fromkeys(line.precision for line in lines):
         own = [line for line in lines if line.precision == precision]
-        keys = dict.fromkeys(key for line in own for key in line.rows)
         names = ", ".join(dict.fromkeys(line.run for line in own))
         precisions[precision] = bounds.PrecisionBounds(
             runs=len(own),
             how=f"against FP64, {len({line.seed for line in own})} seeds, "
             f"{max(line.steps for line in own)} steps: {names}",
-            rows={
-                key: tuple(np.max([line.rows[key] for line in own], axis=0).tolist())
-                for key in keys
-            },
-            scalars={key: max(line.scalars[key] for line in own) for key in own[0].scalars},
+            steps=max(line.steps for line in own),
+            phases=tuple(
+                bounds.merged([line.phases[i] for line in own if len(line.phases) > i])
+                for i in range(max(len(line.phases) for line in own))
+            ),
         )
     path = bounds_path(recipe)
     bounds.write(
         path,
         bounds.Bounds(
-            schema_=1,
+            schema_=2,
             recipe=recipe.name,
             data=recipe.data.name,
             recipe_hash=lines[0].recipe_hash,

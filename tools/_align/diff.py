@@ -144,12 +144,11 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
     mine = trusted.stats[:, :steps, shared]
     theirs = other.stats[:, :steps, [index[row.name, row.kind] for row in rows]]
     apart, new = deviations(mine, theirs, rows), added(mine, theirs, rows)
-    excess, new = shares(apart, new, limits(bounds, known.margin, rows), rows)
+    excess, new = shares(apart, new, limits(bounds, known.margin, rows, steps), rows)
     reshaped = [row.shape != o.shape for row, o in zip(rows, others, strict=True)]
     excess[:, :, reshaped] = np.inf
-    limit = scalar_limits(bounds, known.margin)
     single = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
-    single = single / np.array([limit[name] for name in SCALARS])
+    single = single / scalar_limits(bounds, known.margin, steps)
     places, merged, new = _in_order(rows, excess, new, single)
     pairs = {
         Place(row.name, row.kind): (mine[:, :, i], theirs[:, :, i], row, others[i].shape)
