@@ -26,7 +26,7 @@ def colours() -> Tensor:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_equals_torchvisions(part):
-    """A batch, each image with a draw of its own; torchvision cuts fractions off, its grey's too."""
+    """A batch, each image with a draw of its own; torchvision cuts fractions off, of grey too."""
     adjust = getattr(import_torchvision().transforms.functional, f"adjust_{part}")
     width = 0.5 if part == "hue" else 0.9
     draws = torch.tensor([-1.0, -0.4, 0.0, 0.06, 0.3, 1.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,11 +69,38 @@ def test_predict_names_the_likeliest_classes(monkeypatch, capsys, digits, weight
     assert error.exit_code is Exit.USAGE and "not overwritten" in str(error)
 
 
-def test_predict_takes_class_names_from_what_there_is(digits, tmp_path):
+def test_predict_takes_class_names_from_what_there_is(digits, tmp_path, monkeypatch, capsys):
     assert predict.class_names("Digits", str(digits), 10)[3] == "digit_3"
     (tmp_path / "classes.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n")
     assert predict.class_names("Digits", str(tmp_path), 2) == ["tench, Tinca tinca", "goldfish"]
-    assert predict.class_names("Digits", str(tmp_path), 3) == ["0", "1", "2"]  # of other data
+    for folder, code in ((tmp_path, Exit.CLASS_COUNT), (tmp_path / "no", Exit.NO_DATA)):
+        with pytest.raises(ProofrunError, match="give --data DIR") as caught:
+            predict.class_names("Digits", str(folder), 3)
+        assert caught.value.exit_code is code
+    monkeypatch.setenv("DIGITS_DATASET", str(tmp_path / "no"))
+    assert predict.class_names("Digits", None, 3) == ["0", "1", "2"]
+    said = capsys.readouterr().err
+    assert str(tmp_path / "no") in said and "give --data DIR" in said and said.count("\n") == 1
+
+
+def test_the_data_of_env_sh_needs_no_sourcing(digits, weights, checkout):
+    """As a fresh shell has it: nothing is set, and data/digits lies in the checkout."""
+    (checkout / "data").mkdir()
+    (checkout / "data" / "digits").symlink_to(digits)
+    shell = {"PATH": "/usr/bin:/bin", "HOME": "/", "OMP_NUM_THREADS": "1"}
+    given = ["--weights", weights, "--dataset", "Digits"]
+    image = next((digits / "val" / "digit_7").iterdir())
+    out = checkout / "model.safetensors"
+    for words in (
+        ["predict.py", image, *given],
+        ["export.py", *given, "--to", "safetensors", "--out", out],
+    ):
+        done = subprocess.run(
+            [sys.executable, checkout / "tools" / words[0], *words[1:]],
+            env=shell, cwd="/", capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        assert ": digit_" in done.stdout or "on 64 images the same" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -144,8 +172,6 @@ def test_export_refuses(monkeypatch, capsys, digits, weights, tmp_path):
 
 def test_without_onnx_one_line_says_what_to_install(tmp_path):
     """An interpreter that has everything but the three packages."""
-    import subprocess
-
     hidden = (
         "import sys, importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if 'onnx' in name else find(name, *rest)\n"

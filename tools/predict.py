@@ -21,6 +21,7 @@ bootstrap.ensure("torch", "torchvision", "numpy", "pydantic", "yaml", "psutil", 
 
 from proofrun.errors import (  # noqa: E402
     DataError,
+    Exit,
     Parser,
     UsageError,
     WriteError,
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", metavar="NAME", help="where the weights fit several")
     parser.add_argument(
-        "--data", metavar="DIR", help="data folder, whose classes.txt names classes (env.sh)"
+        "--data", metavar="DIR", help="data folder that names classes (default: env.sh)"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a new CSV file")
     parser.add_argument("--top", type=whole(1), default=5, metavar="N", help="classes (default 5)")
@@ -74,14 +75,14 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
 
 
 def class_names(data: str, given: str | None, classes: int) -> list[str]:
-    """A name a class: of the data's classes.txt, else of its class folders, else the number."""
+    """A name a class: of the data's classes.txt, else of its class folders.
+
+    Where env.sh names data that is not there, the number. Raises DataError for `given` data that
+    is not there, or has other classes.
+    """
     from proofrun import preflight
 
-    numbers = [str(number) for number in range(classes)]
-    try:
-        root = preflight.data_dir(data, given)
-    except DataError:
-        return numbers
+    root = preflight.data_dir(data, given)
     names: list[str] = []
     if (root / "classes.txt").is_file():
         # a line is the class folder, and behind a space what the class is called, if that is known
@@ -89,7 +90,17 @@ def class_names(data: str, given: str | None, classes: int) -> list[str]:
         names = [line.partition(" ")[2] or line for line in lines]
     elif (root / "val").is_dir():
         names = sorted(path.name for path in (root / "val").iterdir() if path.is_dir())
-    return names if len(names) == classes else numbers
+    if len(names) == classes:
+        return names
+    has = f"{len(names)} classes, the weights {classes}" if names else "no names of classes"
+    if given:
+        raise DataError(
+            f"{root}: {has}; give --data DIR of the data that the weights were trained on",
+            Exit.CLASS_COUNT if names else Exit.NO_DATA,
+        )
+    said = f"{root}: {has}: numbers stand for names; give --data DIR"
+    print(f"predict.py: {said}", file=sys.stderr)
+    return [str(number) for number in range(classes)]
 
 
 def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Prediction]:
