@@ -15,6 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":
+    from proofrun import early  # before any import that takes time
+
+    early.stop_tool_on_signals("predict.py")
+
 from proofrun import bootstrap
 
 bootstrap.ensure("torch", "torchvision", "numpy", "pydantic", "yaml", "psutil", "safetensors")
@@ -117,7 +122,7 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     from proofrun.evaluate import Inputs
 
     files = [str(path.absolute()) for path in images_in(options.images)]
-    chosen = candidates.weights_at(options.weights)[-1]
+    chosen = candidates.one_at(options.weights)
     recipe_dir, recipe = pretrained.recipe_of(chosen, options.dataset)
     weights = pretrained.load(chosen, recipe)
     here = device.Device(device.kind_on_host(), "FP32", recipe.precision)
@@ -125,7 +130,7 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     data = weights.recipe.data
     inputs = Inputs(data.normalize, here.torch_device, weights.bgr)
     batch = min(options.batch, len(files))
-    memory.check_batch(net, inputs, data.eval[0].crop, batch, here)
+    memory.check_batch(net, inputs, data.eval[0].crop, batch, here, "--batch ")
     names_of += class_names(data.name, options.data, data.classes)
     images = ImageList(Path("/"), files, np.zeros(len(files), np.int64), data.classes)
     threads = min(host.usable_cores(), len(files) // options.batch)
@@ -173,4 +178,5 @@ def write(path: Path, rows: Sequence[tuple[str, int, int, str, float]]) -> None:
 
 
 if __name__ == "__main__":
+    early.interrupt_on_signals()
     main_exit(main, "predict.py")
