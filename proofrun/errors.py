@@ -211,15 +211,10 @@ _NO_MEMORY = (
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on the card or on the host; each allocator says it its way."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
     said = str(error).lower()
-    return (
-        isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (
-            isinstance(error, RuntimeError | ImportError)
-            and any(words in said for words in _NO_MEMORY)
-        )
-    )
+    return isinstance(error, Exception) and any(words in said for words in _NO_MEMORY)
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -301,6 +302,21 @@ def test_too_little_memory_is_one_line(digits, weights, more):
     said = done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr and "--set" not in said
     assert "ulimit -v" in said or "fit: --batch " in said or "not even one fits" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_export_leaves_nothing(digits, weights, tmp_path, number):
+    words = ["--weights", weights, "--dataset", "Digits", "--data", digits, "--to", "onnx"]
+    with subprocess.Popen(
+        [sys.executable, ROOT / "tools" / "export.py", *words, "--out", tmp_path / "a.onnx"],
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        while not list(tmp_path.iterdir()) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert said == "export.py: stopped; give the same command again\n"
+    assert process.returncode == Exit.INTERRUPTED and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("tool", ["test.py", "train.py", "launch.py", "predict.py", "export.py"])

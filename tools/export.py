@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-if __name__ == "__main__":
-    from proofrun import early  # before any import that takes time
+from proofrun import early  # before any import that takes time
 
+if __name__ == "__main__":
     early.stop_tool_on_signals("export.py")
 
 from proofrun import bootstrap
@@ -82,6 +82,7 @@ def main() -> None:
     net, _ = fuse.checked(weights, model)
     images = validation(weights, preflight.data_dir(recipe.data.name, options.data))
     temporary = options.out.with_name(f".{os.getpid()}-{options.out.name}")
+    early.unfinished.append(str(temporary))
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:  # before the work: can it be written at all?
@@ -129,5 +130,4 @@ def validation(weights: Loaded, root: Path) -> Tensor:
 
 
 if __name__ == "__main__":
-    early.interrupt_on_signals()
     main_exit(main, "export.py")

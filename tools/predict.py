@@ -15,9 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-if __name__ == "__main__":
-    from proofrun import early  # before any import that takes time
+from proofrun import early  # before any import that takes time
 
+if __name__ == "__main__":
     early.stop_tool_on_signals("predict.py")
 
 from proofrun import bootstrap
@@ -165,6 +165,7 @@ def main() -> None:
 def write(path: Path, rows: Sequence[tuple[str, int, int, str, float]]) -> None:
     """All rows or none. Raises WriteError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    early.unfinished.append(str(temporary))
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)
@@ -178,5 +179,4 @@ def write(path: Path, rows: Sequence[tuple[str, int, int, str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    early.interrupt_on_signals()
     main_exit(main, "predict.py")

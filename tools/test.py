@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-if __name__ == "__main__":
-    from proofrun import early  # before any import that takes time
+from proofrun import early  # before any import that takes time
 
+if __name__ == "__main__":
     early.stop_tool_on_signals("test.py")
 
 from proofrun import bootstrap
