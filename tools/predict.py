@@ -98,6 +98,7 @@ def class_names(data: str, given: str | None, classes: int) -> list[str]:
     if len(names) == classes:
         return names
     has = f"{len(names)} classes, the weights {classes}" if names else "no names of classes"
+    has = has if root.is_dir() else "there is no such data folder"
     if given:
         raise DataError(
             f"{root}: {has}; give --data DIR of the data that the weights were trained on",

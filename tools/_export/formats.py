@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 import shlex
@@ -26,7 +25,6 @@ from proofrun.recipe import Recipe
 
 Format = Literal["safetensors", "torch.export", "onnx"]
 ONNX_OPSET = 18
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class Check(NamedTuple):
@@ -46,9 +44,10 @@ def check_installed(to: Format) -> None:
     """Raises ProofrunError NOT_INSTALLED when the format needs packages that are not there."""
     if to != "onnx":
         return
-    try:
-        for name in ONNX_PACKAGES:  # imported, for each needs packages of its own
-            importlib.import_module(name)
+    try:  # imported, for each needs packages of its own
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
     except ImportError as error:
         folder = ROOT / "requirements"
         needs = ["-r", str(folder / "export.txt"), "-c", str(folder / "constraints.txt")]
