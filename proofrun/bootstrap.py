@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,16 +18,26 @@ ROOT = Path(__file__).resolve().parent.parent
 _ENTERED = "PROOFRUN_ENTERED_VENV"
 
 
+def setting(variable: str) -> str | None:
+    """A fact of this machine as the run scripts see it: what is set wins, else what env.sh says."""
+    if value := os.environ.get(variable):
+        return value
+    text = (ROOT / "env.sh").read_text(encoding="utf-8") if (ROOT / "env.sh").is_file() else ""
+    said = re.search(rf'^export {variable}="\$\{{{variable}:-([^}}]*)\}}"', text, re.MULTILINE)
+    return said[1] if said else None
+
+
 def folder(variable: str, default: str, given: str | None) -> Path:
     """A folder as a flag gives it, relative to the caller, else as env.sh says, to the checkout.
 
     Raises UsageError for a URL: it may hold a password, and folders are recorded.
     """
-    if "://" in (given or os.environ.get(variable) or ""):
+    set_to = setting(variable)
+    if "://" in (given or set_to or ""):
         raise UsageError(f"{'a folder flag' if given else variable} is a URL: give a folder")
     if given:
         return Path(os.path.abspath(Path(given).expanduser()))
-    return ROOT / (os.environ.get(variable) or default)
+    return ROOT / (set_to or default)
 
 
 def in_checkout(path: Path) -> str:

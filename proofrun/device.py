@@ -175,15 +175,6 @@ def lost_a_peer(error: BaseException) -> bool:
     )
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on the card or on the host; each allocator says it its way."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "bad allocation")
-    said = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in said for word in (*words, "bad_alloc"))
-    )
-
-
 class Device:
     """An opened device and this process's place among the ranks.
 

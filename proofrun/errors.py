@@ -23,7 +23,7 @@ class Exit(IntEnum):
     """Exit codes of every proofrun command.
 
     Codes of bad input never lead to a restart (`RESTARTABLE` has the ones that do).
-    0 and 2 keep their usual meaning; 75 is EX_TEMPFAIL: the same command goes on.
+    0 and 2 keep their usual meaning; 75 is EX_TEMPFAIL: the same command again.
     """
 
     OK = 0
@@ -100,12 +100,13 @@ MEANING: dict[Exit, str] = {
     Exit.WORKER_DIED: "a rank died without saying why (killed, out of memory, crashed)",
     Exit.BAD_COUNT: "an evaluation did not score every image exactly once",
     Exit.HUNG: "a rank did nothing for RANK_TIMEOUT seconds",
-    Exit.OUT_OF_MEMORY: "a batch does not fit into the device's memory; the line says which does",
+    Exit.OUT_OF_MEMORY: "too little memory: the line says which batch fits, or what to do",
     Exit.EXPORT_DIFFERS: "`export.py` only: the exported file computes something else, and was not "
     "kept",
     Exit.BAD_TRACE: "`align.py`: a trace is damaged, or belongs to another exercise",
     Exit.INTERNAL: "a defect of proofrun: the traceback is in stdout.log of the run, or printed",
-    Exit.INTERRUPTED: "stopped by a signal: the same command goes on from what was saved",
+    Exit.INTERRUPTED: "stopped by a signal: the same command goes on from what was saved, or "
+    "does it again where nothing is saved",
 }
 
 #: A new attempt from the last checkpoint can succeed. Everything else would fail again.
@@ -199,6 +200,23 @@ def disk_is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+#: How allocators say that they got nothing: torch's, the system's, C++'s; of oneDNN only what it
+#: could not make reaches us, and the loader of libraries only says what it could not map.
+_NO_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "bad allocation", "bad_alloc",
+    "could not create a primitive", "could not create a memory", "failed to map segment",
+    "cannot allocate memory",
+)  # fmt: skip
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the card or on the host; each allocator says it its way."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    said = str(error).lower()
+    return isinstance(error, Exception) and any(words in said for words in _NO_MEMORY)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with its complaints on one line, and no flag that is cut short."""
 
@@ -230,6 +248,7 @@ def main_exit(main: Callable[[], int | None], name: str) -> None:
         print(f"{name}: {printable(one_line(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
+        print(f"{name}: stopped; give the same command again", file=sys.stderr)
         code = Exit.INTERRUPTED
     except Exception as error:
         code = Exit.INTERNAL
@@ -238,6 +257,10 @@ def main_exit(main: Callable[[], int | None], name: str) -> None:
             where = error.filename or "standard output"
             print(f"{name}: {where}: the disk is full; free space", file=sys.stderr)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered may go nowhere
+        elif out_of_memory(error):
+            code = Exit.OUT_OF_MEMORY
+            said = f"too little memory ({printable(one_line(error))[:200]})"
+            print(f"{name}: {said}; free some, or raise its limit (ulimit -v)", file=sys.stderr)
         else:
             traceback.print_exc()
             said = f"a defect of its own, please report it: {one_line(error)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from itertools import pairwise
 
 import torch
@@ -20,20 +21,33 @@ TOLERANCE = 1e-4
 def ready(weights: Loaded, model: nn.Module, device: Device) -> tuple[nn.Module, float]:
     """`model` as it is run: fused, channels-last, in the device's precision, on the device.
 
-    Also how far the fused logits are from `model`'s, see `difference`. Raises CheckpointError when
-    that is more than TOLERANCE.
+    Also how far the fused logits are from `model`'s. Raises CheckpointError, see `checked`.
     """
-    net = fused(model)
-    apart = difference(model, net, weights.recipe.data.eval[0].crop)
-    if not apart <= TOLERANCE:
-        raise CheckpointError(
-            f"{weights.path}: fusing BatchNorm changes the logits by {apart:.1e}, more than "
-            f"{TOLERANCE:g}: its statistics are not usable; check the training that made it"
-        )
+    net, apart = checked(weights, model)
     amp = device.amp
     net = net.to(device.torch_device, getattr(torch, amp.dtype) if amp else torch.float32)
     laid: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return laid, apart
+
+
+def checked(weights: Loaded, model: nn.Module) -> tuple[nn.Module, float]:
+    """`model`, fused, and how far its logits are from `model`'s, see `difference`.
+
+    Raises CheckpointError when that is more than TOLERANCE, or no number.
+    """
+    net = fused(model)
+    apart = difference(model, net, weights.recipe.data.eval[0].crop)
+    if not math.isfinite(apart):
+        raise CheckpointError(
+            f"{weights.path}: its logits are not finite, though every weight is; check the "
+            "training that made it"
+        )
+    if apart > TOLERANCE:
+        raise CheckpointError(
+            f"{weights.path}: fusing BatchNorm changes the logits by {apart:.1e}, more than "
+            f"{TOLERANCE:g}: its statistics are not usable; check the training that made it"
+        )
+    return net, apart
 
 
 def fused(model: nn.Module) -> nn.Module:

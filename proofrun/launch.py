@@ -40,6 +40,7 @@ from proofrun.errors import (
     RendezvousError,
     UsageError,
     main_exit,
+    printable,
     whole,
 )
 from proofrun.folders import RunFolder, open_folder, open_node_folder
@@ -170,7 +171,10 @@ def make_plan(
     name, recipe_dir, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
     preflight.check_flags(name, options)
     preflight.check_device(name)
-    weights = chosen(options.weights, logs, name) if name.task == "Infer" else ()
+    skipped: list[str] = []
+    weights = chosen(options.weights, logs, name, skipped) if name.task == "Infer" else ()
+    for remark in skipped:
+        print(printable(f"proofrun: {remark}: skipped"), flush=True)
     recipe, overrides = apply_overrides(recipe, options.set)
     if recipe.optimizer.implementation == "apex":
         preflight.check_apex(name)

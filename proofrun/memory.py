@@ -7,22 +7,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from proofrun.device import Device, out_of_memory
-from proofrun.errors import Exit, ProofrunError
+from proofrun.device import Device
+from proofrun.errors import Exit, ProofrunError, out_of_memory
 
 #: The largest batch that is tried out as advice: more brings no speed.
 ADVICE = 256
 
 
 @torch.no_grad()
-def check_batch(net: nn.Module, inputs: nn.Module, size: int, batch: int, device: Device) -> None:
-    """Run one batch of black images. Raises ProofrunError OUT_OF_MEMORY, naming one that fits."""
+def check_batch(
+    net: nn.Module,
+    inputs: nn.Module,
+    size: int,
+    batch: int,
+    device: Device,
+    flag: str = "--set batch.per_card=",
+) -> None:
+    """Run one batch of black images. Raises ProofrunError OUT_OF_MEMORY, naming one that fits.
+
+    `flag`: what is given for another batch.
+    """
     if fits(net, inputs, size, batch, device):
         return
     smaller = 1 << (min(batch - 1, ADVICE).bit_length() - 1) if batch > 1 else 0
     while smaller and not fits(net, inputs, size, smaller, device):
         smaller //= 2
-    advice = f"{smaller} fit: --set batch.per_card={smaller}" if smaller else "not even one fits"
+    advice = f"{smaller} fit: {flag}{smaller}" if smaller else "not even one fits"
     raise ProofrunError(
         f"{batch} images of {size} px at once do not fit into the memory of {device.name}: "
         f"{advice}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import shutil
 from pathlib import Path
 
@@ -124,8 +123,8 @@ def check_apex(name: RunName) -> None:
 def data_dir(data: str, given: str | None) -> Path:
     """The data folder: the flag, else the variable of env.sh. Raises DataError."""
     variable = DATA_VARIABLE[data]
-    if not given and not os.environ.get(variable):
-        raise DataError(f"{variable} is not set: `source env.sh`, or give --data DIR")
+    if not given and not bootstrap.setting(variable):
+        raise DataError(f"{variable} is neither set nor in env.sh; give --data DIR")
     return bootstrap.folder(variable, "", given)
 
 

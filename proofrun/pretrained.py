@@ -14,39 +14,14 @@ from torch import Tensor, nn
 from proofrun import checkpoint
 from proofrun.bootstrap import ROOT, in_checkout
 from proofrun.candidates import is_checkpoint
-from proofrun.errors import CheckpointError, Exit, one_line
+from proofrun.errors import CheckpointError, Exit, RunNameError, UsageError, one_line
 from proofrun.models import build_model
-from proofrun.recipe import Normalize, Recipe
+from proofrun.origins import PUBLISHED, Use, told_by
+from proofrun.recipe import Recipe
 from proofrun.recipe_yaml import load_recipe
-from proofrun.runs import Plan
-from proofrun.saved import file_hash
-from proofrun.weights import CADENE_MARK, TORCHVISION_MARK, convert, read_plain
-
-
-@dataclass(frozen=True)
-class Published:
-    """Weights that others trained: what they need beside their names in our network."""
-
-    origin: str
-    options: dict[str, bool | int | float | str]  # of the network, over the recipe's
-    normalize: Normalize
-    bgr: bool = False
-
-
-#: By a key that only they have. Input rules: see proofrun.weights.
-PUBLISHED = {
-    CADENE_MARK: Published(
-        "Cadene's bninception",
-        {},
-        Normalize(mean=(104 / 255, 117 / 255, 128 / 255), std=(1 / 255, 1 / 255, 1 / 255)),
-        bgr=True,
-    ),
-    TORCHVISION_MARK: Published(
-        "torchvision's googlenet",
-        {"pooling": "ceil", "classifier_bias": True, "bn_eps": 1e-3},
-        Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-    ),
-}
+from proofrun.runs import Plan, RunName
+from proofrun.saved import file_hash, read_meta
+from proofrun.weights import convert, read_plain
 
 
 @dataclass(frozen=True)
@@ -83,7 +58,7 @@ class Loaded:
 def load(path: Path, recipe: Recipe) -> Loaded:
     """The weights in a file or a checkpoint folder, for the network and data of `recipe`.
 
-    Raises CheckpointError: BAD_CHECKPOINT (damaged), FOREIGN_WEIGHTS, WEIGHTS_CLASSES.
+    Raises CheckpointError: BAD_CHECKPOINT (damaged, not finite), FOREIGN_WEIGHTS, WEIGHTS_CLASSES.
     """
     if is_checkpoint(path):
         return _from_checkpoint(path, recipe)
@@ -92,79 +67,94 @@ def load(path: Path, recipe: Recipe) -> Loaded:
         ours = convert(state, recipe.name)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}", Exit.FOREIGN_WEIGHTS) from None
-    known = next((p for mark, p in PUBLISHED.items() if mark in state), None)
-    options = known.options if known else _options_of(ours, recipe)
+    own = f"our {recipe.name}"
+    use = next((use for mark, use in PUBLISHED.items() if mark in state), None)
+    use = use or told_by(path, own)
+    if use is None:
+        options = _options_of(ours, recipe)
+        use = Use(origin=own, options=options, normalize=recipe.data.normalize)
     _check_classes(path, ours, recipe)
+    _check_finite(path, ours)
     return Loaded(
         path=path,
         sha256=file_hash(path),
-        origin=known.origin if known else f"our {recipe.name}",
-        recipe=_used_as(recipe, options, known.normalize if known else recipe.data.normalize),
+        origin=use.origin,
+        recipe=_used_as(recipe, use),
         state=ours,
-        bgr=known is not None and known.bgr,
+        bgr=use.bgr,
     )
 
 
 def recipe_of(path: Path, data: str | None = None) -> tuple[Path, Recipe]:
     """The recipe folder and recipe that a file or checkpoint belongs to: by its run, else its keys.
 
-    `data`: which data set, where a file does not tell. Raises CheckpointError, RecipeError.
+    `data`: which data set, where a file does not tell. Raises CheckpointError, RecipeError, and
+    UsageError for a data set that does not exist, is not that of the run, or is needed.
     """
-    if plan := _plan_of(path):
-        folder, own = ROOT / plan.recipe_dir, plan.recipe
-        now = load_recipe(folder / "recipe.yaml").get(own.data.name)
-        return folder, now or own
+    every = [(f.parent, load_recipe(f)) for f in sorted((ROOT / "recipes").glob("*/recipe.yaml"))]
+    known = sorted({name for _, recipes in every for name in recipes})
+    if data not in (None, *known):
+        raise UsageError(f"--dataset {data}: give one of {', '.join(known)}")
+    if own := _of_its_run(path, every):
+        if data not in (None, own[1].data.name):
+            raise UsageError(
+                f"{in_checkout(path)}: trained on {own[1].data.name}, not on {data}; leave the "
+                "data set out, or give other weights"
+            )
+        return own
     if is_checkpoint(path):
         state: Mapping[str, Tensor] = checkpoint.load(path).model
     else:
         state = _state_in(read_plain(path))
-    said = []
-    for file in sorted((ROOT / "recipes").glob("*/recipe.yaml")):
-        recipes = load_recipe(file)
+    foreign = []
+    for folder, recipes in every:
         name = next(iter(recipes.values())).name
         try:
             classes = len(convert(state, name)["fc.weight"])
         except CheckpointError as error:
-            said.append(one_line(error))
+            foreign.append(one_line(error))
             continue
         fits = {d: r for d, r in recipes.items() if r.data.classes == classes and data in (None, d)}
         if len(fits) == 1:
-            return file.parent, next(iter(fits.values()))
-        known = ", ".join(f"{d} has {r.data.classes}" for d, r in recipes.items())
-        advice = (
-            f"say which: --dataset {' or '.join(fits)}" if fits else f"of its data sets {known}"
-        )
-        raise CheckpointError(
-            f"{path}: weights of {name} for {classes} classes; {advice}", Exit.WEIGHTS_CLASSES
-        )
-    raise CheckpointError(f"{path}: weights of no network here: {said[0]}", Exit.FOREIGN_WEIGHTS)
+            return folder, next(iter(fits.values()))
+        said = f"{in_checkout(path)}: weights of {name} for {classes} classes"
+        if fits:
+            raise UsageError(f"{said}; say which: --dataset {' or '.join(fits)}")
+        has = ", ".join(f"{d} has {r.data.classes}" for d, r in recipes.items())
+        raise CheckpointError(f"{said}; of its data sets {has}", Exit.WEIGHTS_CLASSES)
+    raise CheckpointError(f"{path}: weights of no network here: {foreign[0]}", Exit.FOREIGN_WEIGHTS)
 
 
 def _from_checkpoint(path: Path, recipe: Recipe) -> Loaded:
     found = checkpoint.load(path)
-    plan = _plan_of(path)
-    used = plan.recipe if plan else recipe
-    if used.name != recipe.name or used.data.name != recipe.data.name:
+    run = _run_of(path)
+    if run and (run.model, run.data) != (recipe.name, recipe.data.name):
+        same = len(found.model.get("fc.weight", ())) == recipe.data.classes
         raise CheckpointError(
-            f"{path}: weights of {used.name} for {used.data.name}, this is {recipe.name} on "
+            f"{path}: weights of {run.model} for {run.data}, this is {recipe.name} on "
             f"{recipe.data.name}; give weights of a {recipe.name} that was trained on it",
-            Exit.FOREIGN_WEIGHTS
-            if used.name != recipe.name or used.data.classes == recipe.data.classes
-            else Exit.WEIGHTS_CLASSES,
+            Exit.FOREIGN_WEIGHTS if run.model != recipe.name or same else Exit.WEIGHTS_CLASSES,
         )
     try:
         ours = convert(found.model, recipe.name)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}", Exit.FOREIGN_WEIGHTS) from None
     _check_classes(path, ours, recipe)
+    _check_finite(path, ours)
     ranks = found.train.get("ranks", [])
+    rank0 = ranks[0]["buffers"] if len(ranks) > 1 else None
+    _check_finite(path, rank0 or {})
+    plan = _plan_of(path)
+    used = plan.recipe if plan else recipe
+    own = f"our {recipe.name}"
+    use = Use(origin=own, options=used.model.options, normalize=used.data.normalize)
     return Loaded(
         path=path,
         sha256=found.meta["files"]["model.safetensors"]["sha256"],
-        origin=f"our {recipe.name}",
-        recipe=_used_as(recipe, used.model.options, used.data.normalize),
+        origin=use.origin,
+        recipe=_used_as(recipe, use),
         state=ours,
-        rank0=ranks[0]["buffers"] if len(ranks) > 1 else None,
+        rank0=rank0,
         step=found.meta["step"],
         epoch=found.meta["epoch"],
     )
@@ -175,6 +165,28 @@ def _plan_of(path: Path) -> Plan | None:
     file = path.resolve().parent.parent / "recipe.yaml"
     inside = path.resolve().parent.name == "checkpoints" and file.is_file()
     return Plan.load(file) if inside else None
+
+
+def _run_of(path: Path) -> RunName | None:
+    """The run that a checkpoint lies in or, wherever it lies, names. Raises CheckpointError."""
+    if plan := _plan_of(path):
+        return plan.name
+    try:
+        return RunName.parse(str(read_meta(path).get("run"))) if is_checkpoint(path) else None
+    except RunNameError:
+        return None
+
+
+def _of_its_run(
+    path: Path, every: list[tuple[Path, dict[str, Recipe]]]
+) -> tuple[Path, Recipe] | None:
+    """The recipe, as it is now, of the run that a checkpoint belongs to."""
+    run, plan = _run_of(path), _plan_of(path)
+    for folder, recipes in every:
+        own = recipes.get(run.data) if run else None
+        if run and own and own.name == run.model:
+            return folder, own
+    return (ROOT / plan.recipe_dir, plan.recipe) if plan else None
 
 
 def _state_in(content: Any) -> Mapping[str, Tensor]:
@@ -203,9 +215,9 @@ def _options_of(state: Mapping[str, Tensor], recipe: Recipe) -> dict[str, Any]:
     return options
 
 
-def _used_as(recipe: Recipe, options: Mapping[str, Any], normalize: Normalize) -> Recipe:
-    model = recipe.model.model_copy(update={"options": {**recipe.model.options, **options}})
-    data = recipe.data.model_copy(update={"normalize": normalize})
+def _used_as(recipe: Recipe, use: Use) -> Recipe:
+    model = recipe.model.model_copy(update={"options": {**recipe.model.options, **use.options}})
+    data = recipe.data.model_copy(update={"normalize": use.normalize})
     return recipe.model_copy(update={"model": model, "data": data})
 
 
@@ -217,3 +229,12 @@ def _check_classes(path: Path, state: Mapping[str, Tensor], recipe: Recipe) -> N
             f"{recipe.data.classes}; give weights that were trained on it",
             Exit.WEIGHTS_CLASSES,
         )
+
+
+def _check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f"{in_checkout(path)}: {name} holds a NaN or an infinity; check the training that "
+                "made it"
+            )

@@ -20,7 +20,7 @@ from proofrun.cluster import roll_call
 from proofrun.data import Shard, lost_a_worker, open_train
 from proofrun.data.lists import ImageList, read_split
 from proofrun.data.synthetic import synthetic_list
-from proofrun.device import Device, lost_a_peer, out_of_memory
+from proofrun.device import Device, lost_a_peer
 from proofrun.errors import (
     Exit,
     LockedError,
@@ -28,6 +28,7 @@ from proofrun.errors import (
     ProofrunError,
     RecipeError,
     one_line,
+    out_of_memory,
 )
 from proofrun.evaluate import Inputs
 from proofrun.faultpoints import fault_point

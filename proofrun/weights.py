@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from proofrun.errors import CheckpointError, one_line
+from proofrun.errors import CheckpointError, one_line, out_of_memory
 
 #: A key that only weights of this origin have.
 CADENE_MARK = "conv1_7x7_s2.weight"
@@ -84,6 +84,8 @@ def read_plain(path: Path) -> Any:
             "the state dict of the network alone, best as safetensors"
         ) from None
     except Exception as error:
+        if out_of_memory(error):
+            raise  # of the machine, not of the file
         raise CheckpointError(f"{path}: cannot be read: {one_line(error)}") from None
 
 

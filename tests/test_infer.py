@@ -154,20 +154,25 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 inputs = Inputs(recipe.data.normalize, torch.device("cpu"))
 memory.check_batch(net, inputs, 64, 8, here)
 try:
-    memory.check_batch(net, inputs, 64, 50_000, here)
+    memory.check_batch(net, inputs, 64, 50_000, here, *sys.argv[2:])
 except ProofrunError as error:
     print(int(error.exit_code), error)
 """
 
 
 @pytest.mark.parametrize("how", ["told", "blind"])
-def test_a_batch_that_does_not_fit_names_one_that_does(how):
-    """Under a limit of 1 GiB more than the process has; the allocator's own error, not ours."""
+@pytest.mark.parametrize("flag", ["--set batch.per_card=", "--batch "])
+def test_a_batch_that_does_not_fit_names_one_that_does(how, flag):
+    """With the flag of who asks, a run's or predict.py's.
+
+    Under a limit of 1 GiB more than the process has; the allocator's own error, not ours.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", ALLOCATE, how], cwd=ROOT, capture_output=True, text=True, timeout=200
-    )
+        [sys.executable, "-c", ALLOCATE, how, flag],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     code, _, message = done.stdout.strip().partition(" ")
     assert int(code) == Exit.OUT_OF_MEMORY
-    assert message.startswith("50000 images of 64 px") and "fit: --set batch.per_card=" in message
+    assert message.startswith("50000 images of 64 px") and f"fit: {flag}" in message
     assert "\n" not in message

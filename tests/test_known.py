@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from networks import build_network
+from safetensors.torch import save_file
 
-from proofrun import launch
-from proofrun.errors import Exit, ProofrunError
+from proofrun import checkpoint, launch
+from proofrun.errors import Exit, ProofrunError, UsageError
 from proofrun.recipe_yaml import load_recipe
 from proofrun.runs import apply_overrides
 from tools._known.flags import launch_parser, parse_launch, scoring_parser, training_parser
@@ -121,6 +123,33 @@ def test_ten_classes_have_two_data_sets():
 
 
 @pytest.mark.parametrize(
+    "flags",
+    [
+        "--dataset=Cifar10",
+        "--dataset=ImageNet --num_classes=1000",
+        "--dataset=Nonsense",
+        "--num_classes=1000",
+        "--backbone=inceptionv2",
+        "--backbone=googlenet --num_classes=1000",
+        "--backbone=googlenet --dataset=Cifar10 --num_classes=10",
+        "--run=GoogLeNet_FP16_8GPUs_Infer",
+        "--run=Inceptionv2-Digits_FP32_1CPU_Infer",
+    ],
+)
+def test_a_flag_that_contradicts_the_weights(tmp_path, flags):
+    """Nothing is scored as something else without a word, on whichever host."""
+    state = build_network("googlenet").state_dict()
+    name = "GoogLeNet-Digits_FP32_10E_1CPU_Train"
+    saved, _ = checkpoint.save(tmp_path, 1, state, {}, {"epoch": 1.0, "run": name})
+    fits = ["--backbone=GoogLeNet", "--dataset=Digits", "--num_classes=10"]
+    found = reading_of("test", [str(saved), *fits], None)
+    assert str(found.run) == "GoogLeNet-Digits_FP32_1CPU_Infer"
+    with pytest.raises(UsageError) as caught:
+        reading_of("test", [str(saved), *flags.split()], None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("run", "code"),
     [
         ("GoogLeNet_FP16_8GPUs_Infer", None),
@@ -129,8 +158,8 @@ def test_ten_classes_have_two_data_sets():
     ],
 )
 def test_a_run_named_outright(tmp_path, run, code):
-    (tmp_path / "w.pth").touch()
-    words = [str(tmp_path / "w.pth"), "--backbone=googlenet", "--run", run]
+    save_file(build_network("googlenet", num_classes=1000).state_dict(), tmp_path / "w.safetensors")
+    words = [str(tmp_path / "w.safetensors"), "--backbone=googlenet", "--run", run]
     if code is None:
         assert str(reading_of("test", words, None).run) == run
         return
@@ -208,7 +237,7 @@ def commands() -> list[list[str]]:
 
 def test_every_command_of_the_page_is_understood(tmp_path, monkeypatch):
     """New commands parse to a declared run; nothing on the page is for show."""
-    (tmp_path / "w.safetensors").touch()
+    save_file(build_network("googlenet", num_classes=1000).state_dict(), tmp_path / "w.safetensors")
     seen = set()
     for words in commands():
         program = words[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from torch import nn
 from proofrun import checkpoint
 from proofrun.candidates import last_training, weights_at
 from proofrun.device import Device
-from proofrun.errors import CheckpointError, Exit
+from proofrun.errors import CheckpointError, Exit, UsageError
 from proofrun.evaluate import Inputs
 from proofrun.fuse import TOLERANCE, difference, fused, ready
 from proofrun.pretrained import load, recipe_of
@@ -119,13 +121,43 @@ def test_fusing_keeps_the_function(name):
 
 
 def test_statistics_that_cannot_be_fused_are_refused(tmp_path):
-    model = build_network("googlenet")
-    model.features.conv2.bn.running_var.fill_(float("nan"))
-    save_file(model.state_dict(), tmp_path / "nan.safetensors")
-    weights = load(tmp_path / "nan.safetensors", recipe("googlenet"))
-    device = Device("CPU", "FP32", weights.recipe.precision)
-    with pytest.raises(CheckpointError, match="statistics are not usable"):
-        ready(weights, weights.build(RECIPES / "googlenet"), device)
+    """A mean so large that only a fused bias can take it back; a variance below zero."""
+    device = Device("CPU", "FP32", recipe("googlenet").precision)
+    for changes, said in (
+        ({"running_mean": 1e6, "bias": 1e6}, "statistics are not usable"),
+        ({"running_var": -1.0}, "its logits are not finite, though every weight is"),
+    ):
+        model = build_network("googlenet")
+        for name, value in changes.items():
+            getattr(model.features.conv2.bn, name).data.fill_(value)
+        path = tmp_path / "odd.safetensors"
+        save_file(model.state_dict(), path)
+        weights = load(path, recipe("googlenet"))
+        with pytest.raises(CheckpointError, match=said):
+            ready(weights, weights.build(RECIPES / "googlenet"), device)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fc.weight", float("nan")),
+        ("features.conv2.conv.weight", float("inf")),
+        ("features.conv2.bn.running_var", float("nan")),
+    ],
+)
+def test_a_number_that_is_not_finite_is_named(tmp_path, key, value):
+    """In a file, in a checkpoint, and in what rank 0 alone had."""
+    state = build_network("googlenet").state_dict()
+    bad = {name: t.clone() for name, t in state.items()}
+    bad[key].view(-1)[0] = value
+    save_file(bad, tmp_path / "bad.safetensors")
+    buffers = [{"buffers": {key: bad[key]}}] * 2
+    whole, _ = checkpoint.save(tmp_path / "c", 1, bad, {}, {"epoch": 1.0})
+    rank0, _ = checkpoint.save(tmp_path / "d", 1, state, {"ranks": buffers}, {"epoch": 1.0})
+    for path in (tmp_path / "bad.safetensors", whole, rank0):
+        with pytest.raises(CheckpointError, match=f"{key} holds a NaN or an infinity") as caught:
+            load(path, recipe("googlenet"))
+        assert caught.value.exit_code is Exit.BAD_CHECKPOINT
 
 
 class Payload:
@@ -185,6 +217,72 @@ def test_what_cannot_be_used_says_so_in_one_line(tmp_path, make, code):
         load(path, recipe("googlenet"))
     assert caught.value.exit_code is code
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+RUN = "GoogLeNet-Digits_FP32_10E_1CPU_Train"
+
+
+def run_of_two(logs: Path) -> list[Path]:
+    """A run folder's two checkpoints, whole, as training leaves them but for the plan."""
+    folder = logs / RUN / "001" / "checkpoints"
+    state = build_network("googlenet").state_dict()
+    for step in (22, 44):
+        checkpoint.save(folder, step, state, {}, {"epoch": step / 22, "run": RUN})
+    return checkpoint.all_in(folder)
+
+
+@pytest.mark.parametrize("place", ["weights", "meta"])
+def test_of_a_run_the_newest_good_checkpoint_is_meant(tmp_path, place):
+    first, second = run_of_two(tmp_path)
+    run = first.parent.parent
+    assert weights_at(run) == [second]
+    if place == "weights":
+        file = second / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-5000])
+    else:
+        (second / "meta.json").write_text("{")
+    skipped: list[str] = []
+    assert weights_at(run, skipped) == [first] == weights_at(run.parent)
+    assert len(skipped) == 1 and str(second) in skipped[0] and "damaged" in skipped[0]
+    assert weights_at(second.parent) == [first, second]  # a folder of them: each is judged
+    (first / "meta.json").write_text("{")
+    assert weights_at(run) == [second]  # who reads it says what is wrong
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(second, recipe("googlenet"))
+
+
+def test_a_checkpoint_says_its_run_wherever_it_lies(tmp_path):
+    """By its own file, renamed, copied elsewhere; and what is scored on other data is refused."""
+    _, second = run_of_two(tmp_path)
+    (elsewhere,) = weights_at(Path(shutil.copytree(second, tmp_path / "mine")))
+    for path in (second, elsewhere):
+        (found,) = weights_at(path / "model.safetensors")
+        assert found == path
+        folder, own = recipe_of(found)
+        assert (folder, own.data.name) == (RECIPES / "googlenet", "Digits")
+        assert load(found, own).step == 44
+        with pytest.raises(CheckpointError, match="weights of GoogLeNet for Digits") as caught:
+            load(found, recipe("googlenet", "Cifar10"))
+        assert caught.value.exit_code is Exit.FOREIGN_WEIGHTS
+    (elsewhere / "meta.json").unlink()  # then it is a file like any other
+    with pytest.raises(UsageError, match="say which: --dataset Digits or Cifar10"):
+        recipe_of(*weights_at(elsewhere / "model.safetensors"))
+
+
+def test_a_data_set_that_contradicts_the_weights_is_refused(tmp_path):
+    _, last = run_of_two(tmp_path)
+    assert recipe_of(last, "Digits")[1].data.name == "Digits"
+    for data, said in (("Cifar10", "trained on Digits, not on Cifar10"), ("Nonsense", "one of")):
+        with pytest.raises(UsageError, match=said):
+            recipe_of(last, data)
+
+
+def test_what_is_neither_file_nor_folder(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/null"), tmp_path / "pipe"):
+        with pytest.raises(CheckpointError, match="neither a file nor a folder") as caught:
+            weights_at(path)
+        assert caught.value.exit_code is Exit.NO_WEIGHTS
 
 
 def test_what_a_path_names(tmp_path):

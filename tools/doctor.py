@@ -34,7 +34,6 @@ def main() -> int:
     parser.add_argument("--logs", metavar="DIR", help="log folder (default: env.sh)")
     parser.add_argument("--json", action="store_true", help="the page for programs")
     options = parser.parse_args()
-    host.read_env_sh()
     try:
         run, _, recipe = find_recipe(options.run, bootstrap.ROOT / "recipes")
     except ProofrunError as error:

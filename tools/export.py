@@ -9,10 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from proofrun import early  # before any import that takes time
+
+if __name__ == "__main__":
+    early.stop_tool_on_signals("export.py")
 
 from proofrun import bootstrap
 
@@ -47,8 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dataset", metavar="NAME", help="where the weights fit several")
     parser.add_argument("--data", metavar="DIR", help="data folder for the check (default: env.sh)")
     options = parser.parse_args()
-    if options.to == "torch.export" and options.out.suffix != ".pt2":
-        raise UsageError(f"--out {options.out}: torch loads exported programs from *.pt2 only")
+    suffix = {"torch.export": ".pt2", "safetensors": ".safetensors"}.get(options.to)
+    if suffix and options.out.suffix != suffix:
+        raise UsageError(f"--out {options.out}: {options.to} is read from *{suffix} only")
     for path in (options.out, card_of(options.out)):
         if path.exists():
             raise UsageError(f"{path}: is there already, and is not overwritten; name another")
@@ -65,19 +72,22 @@ def main() -> None:
     from _export import formats
     from _export.card import card
 
-    from proofrun import candidates, preflight, pretrained
+    from proofrun import candidates, fuse, preflight, pretrained
 
     formats.check_installed(options.to)
-    chosen = candidates.weights_at(options.weights)[-1]
+    chosen = candidates.one_at(options.weights)
     recipe_dir, recipe = pretrained.recipe_of(chosen, options.dataset)
     weights = pretrained.load(chosen, recipe)
-    images = validation(weights, preflight.data_dir(recipe.data.name, options.data))
     model = weights.build(recipe_dir)
+    net, _ = fuse.checked(weights, model)
+    images = validation(weights, preflight.data_dir(recipe.data.name, options.data))
     temporary = options.out.with_name(f".{os.getpid()}-{options.out.name}")
+    early.unfinished.append(str(temporary))
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        formats.write(options.to, weights, model, images, temporary)
-        checked = formats.check(options.to, weights, model, images, temporary, recipe_dir)
+        with temporary.open("xb") as file:  # before the work: can it be written at all?
+            file.write(formats.pack(options.to, weights, model, net, images))
+        checked = formats.check(options.to, model, images, temporary, recipe_dir, recipe)
         if not checked.holds:
             raise ProofrunError(
                 f"{options.out}: of {checked.images} images {checked.images - checked.same_top1} "
@@ -91,7 +101,8 @@ def main() -> None:
     except OSError as error:
         raise WriteError(f"{options.out}: {error.strerror}; give another --out FILE") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made
+            temporary.unlink(missing_ok=True)
     print(
         f"{options.out}: {options.out.stat().st_size:,} bytes; on {checked.images} images the same "
         f"top-1 as torch, largest difference of a logit {checked.max_error:.2e}"

@@ -12,6 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from proofrun import early  # before any import that takes time
+
+if __name__ == "__main__":
+    early.stop_tool_on_signals("launch.py")
+
 from proofrun import bootstrap
 
 bootstrap.ensure("pydantic", "yaml", "psutil", "numpy")

@@ -15,12 +15,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from proofrun import early  # before any import that takes time
+
+if __name__ == "__main__":
+    early.stop_tool_on_signals("predict.py")
+
 from proofrun import bootstrap
 
 bootstrap.ensure("torch", "torchvision", "numpy", "pydantic", "yaml", "psutil", "safetensors")
 
 from proofrun.errors import (  # noqa: E402
     DataError,
+    Exit,
     Parser,
     UsageError,
     WriteError,
@@ -41,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", metavar="NAME", help="where the weights fit several")
     parser.add_argument(
-        "--data", metavar="DIR", help="data folder, whose classes.txt names classes (env.sh)"
+        "--data", metavar="DIR", help="data folder that names classes (default: env.sh)"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a new CSV file")
     parser.add_argument("--top", type=whole(1), default=5, metavar="N", help="classes (default 5)")
@@ -74,14 +80,14 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
 
 
 def class_names(data: str, given: str | None, classes: int) -> list[str]:
-    """A name a class: of the data's classes.txt, else of its class folders, else the number."""
+    """A name a class: of the data's classes.txt, else of its class folders.
+
+    Where env.sh names data that is not there, the number. Raises DataError for `given` data that
+    is not there, or has other classes.
+    """
     from proofrun import preflight
 
-    numbers = [str(number) for number in range(classes)]
-    try:
-        root = preflight.data_dir(data, given)
-    except DataError:
-        return numbers
+    root = preflight.data_dir(data, given)
     names: list[str] = []
     if (root / "classes.txt").is_file():
         # a line is the class folder, and behind a space what the class is called, if that is known
@@ -89,7 +95,18 @@ def class_names(data: str, given: str | None, classes: int) -> list[str]:
         names = [line.partition(" ")[2] or line for line in lines]
     elif (root / "val").is_dir():
         names = sorted(path.name for path in (root / "val").iterdir() if path.is_dir())
-    return names if len(names) == classes else numbers
+    if len(names) == classes:
+        return names
+    has = f"{len(names)} classes, the weights {classes}" if names else "no names of classes"
+    has = has if root.is_dir() else "there is no such data folder"
+    if given:
+        raise DataError(
+            f"{root}: {has}; give --data DIR of the data that the weights were trained on",
+            Exit.CLASS_COUNT if names else Exit.NO_DATA,
+        )
+    said = f"{root}: {has}: numbers stand for names; give --data DIR"
+    print(f"predict.py: {said}", file=sys.stderr)
+    return [str(number) for number in range(classes)]
 
 
 def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Prediction]:
@@ -106,7 +123,7 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     from proofrun.evaluate import Inputs
 
     files = [str(path.absolute()) for path in images_in(options.images)]
-    chosen = candidates.weights_at(options.weights)[-1]
+    chosen = candidates.one_at(options.weights)
     recipe_dir, recipe = pretrained.recipe_of(chosen, options.dataset)
     weights = pretrained.load(chosen, recipe)
     here = device.Device(device.kind_on_host(), "FP32", recipe.precision)
@@ -114,7 +131,7 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     data = weights.recipe.data
     inputs = Inputs(data.normalize, here.torch_device, weights.bgr)
     batch = min(options.batch, len(files))
-    memory.check_batch(net, inputs, data.eval[0].crop, batch, here)
+    memory.check_batch(net, inputs, data.eval[0].crop, batch, here, "--batch ")
     names_of += class_names(data.name, options.data, data.classes)
     images = ImageList(Path("/"), files, np.zeros(len(files), np.int64), data.classes)
     threads = min(host.usable_cores(), len(files) // options.batch)
@@ -149,6 +166,7 @@ def main() -> None:
 def write(path: Path, rows: Sequence[tuple[str, int, int, str, float]]) -> None:
     """All rows or none. Raises WriteError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    early.unfinished.append(str(temporary))
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +23,6 @@ from .page import Line
 
 _MIB = 1 << 20
 _MEMORY_A_RANK = 1 << 30  # a rank of the rehearsal of GoogLeNet took 840 MiB on a CPU
-
-
-def read_env_sh() -> None:
-    """What env.sh exports, as the run scripts see it: what is set already wins."""
-    text = (bootstrap.ROOT / "env.sh").read_text(encoding="utf-8")
-    for name, value in re.findall(r'^export (\w+)="\$\{\1:-([^}]*)\}"', text, re.MULTILINE):
-        os.environ[name] = os.environ.get(name) or value
 
 
 def check(run: RunName, recipe: Recipe, logs: Path) -> Iterator[Line]:
@@ -113,17 +105,9 @@ def _processor(run: RunName) -> Iterator[Line]:
 def check_data(run: RunName, logs: Path, given: Path | None) -> Iterator[Line]:
     """A line for each data set: where env.sh points, what is there, and its fingerprint."""
     for name, data in published(bootstrap.ROOT / "recipes").items():
-        variable = preflight.DATA_VARIABLE[name]
         needed = name == run.data
-        place = os.environ.get(variable)
-        if needed and given is not None:
-            place = str(given)
-        if not place:
-            state = "bad" if needed else "absent"
-            yield Line("Data", name, state, f"{variable} is not set", "source env.sh")  # type: ignore[arg-type]
-            continue
-        root = bootstrap.folder(variable, "", place)
         try:
+            root = preflight.data_dir(name, str(given) if needed and given else None)
             yield Line("Data", name, "good", f"{root}: {_state(root, data, logs)}")
         except DataError as error:
             what, _, todo = one_line(error).partition("; ")

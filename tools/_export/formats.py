@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
+import math
+import shlex
+import sys
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -12,18 +14,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from proofrun.errors import Exit, ProofrunError
-from proofrun.fuse import fused
-from proofrun.models import build_model
-from proofrun.pretrained import Loaded
-from proofrun.weights import read_plain
+from proofrun.bootstrap import ROOT
+from proofrun.errors import Exit, ProofrunError, one_line
+from proofrun.origins import USE, Use
+from proofrun.pretrained import Loaded, load
+from proofrun.recipe import Recipe
 
 Format = Literal["safetensors", "torch.export", "onnx"]
 ONNX_OPSET = 18
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class Check(NamedTuple):
@@ -36,55 +37,79 @@ class Check(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        return self.same_top1 == self.images
+        return self.same_top1 == self.images and math.isfinite(self.max_error)
 
 
 def check_installed(to: Format) -> None:
     """Raises ProofrunError NOT_INSTALLED when the format needs packages that are not there."""
-    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if to == "onnx" and missing:
+    if to != "onnx":
+        return
+    try:  # imported, for each needs packages of its own
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        folder = ROOT / "requirements"
+        needs = ["-r", str(folder / "export.txt"), "-c", str(folder / "constraints.txt")]
         raise ProofrunError(
-            f"--to onnx needs {', '.join(missing)}: `python -m pip install -r "
-            "requirements/export.txt -c requirements/constraints.txt`",
+            f"--to onnx: {one_line(error)}: `"
+            f"{shlex.join([sys.executable, '-m', 'pip', 'install', *needs])}`",
             Exit.NOT_INSTALLED,
-        )
+        ) from None
 
 
-def write(to: Format, weights: Loaded, model: nn.Module, example: Tensor, path: Path) -> None:
-    """`model` (eval mode, CPU) as one file. Input: float32 NCHW, normalised, any batch size."""
+def pack(to: Format, weights: Loaded, model: nn.Module, net: nn.Module, example: Tensor) -> bytes:
+    """`model` (eval mode, CPU), or `net`, the same fused, as the bytes of a file.
+
+    Input: float32 NCHW, normalised, any batch size.
+    """
     if to == "safetensors":
-        facts = {"origin": weights.origin, "network": weights.recipe.model.graph}
-        tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, path, {**facts, "sha256_of_source": weights.sha256})
-    elif to == "torch.export":
-        program = torch.export.export(
-            fused(model), (example[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        recipe = weights.recipe
+        use = Use(
+            origin=weights.origin,
+            options=recipe.model.options,
+            normalize=recipe.data.normalize,
+            bgr=weights.bgr,
         )
-        torch.export.save(program, path)
+        facts = {"origin": weights.origin, "network": recipe.model.graph}
+        facts |= {USE: use.model_dump_json(), "sha256_of_source": weights.sha256}
+        tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+        return to_safetensors(tensors, facts)
+    if to == "torch.export":
+        program = torch.export.export(
+            net, (example[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+        return buffer.getvalue()
     else:
         words = io.StringIO()  # the exporter tells of its steps
         with warnings.catch_warnings(), redirect_stdout(words), redirect_stderr(words):
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                fused(model),
+            made = torch.onnx.export(
+                net,
                 (example[:2],),
-                str(path),
                 input_names=["images"],
                 output_names=["logits"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 opset_version=ONNX_OPSET,
-                external_data=False,
                 verbose=False,
             )
+        assert made is not None
+        packed: bytes = made.model_proto.SerializeToString()
+        return packed
 
 
 @torch.no_grad()
 def check(
-    to: Format, weights: Loaded, model: nn.Module, images: Tensor, path: Path, recipe_dir: Path
+    to: Format, model: nn.Module, images: Tensor, path: Path, recipe_dir: Path, recipe: Recipe
 ) -> Check:
-    """Run the file on `images` and compare its logits with those of `model`."""
+    """Run the file on `images` and compare its logits with those of `model`.
+
+    `recipe`: as published, without what the weights change in it.
+    """
     expected = model(images).numpy()
-    found = _run(to, weights, images, path, recipe_dir)
+    found = _run(to, images, path, recipe_dir, recipe)
     return Check(
         images=len(images),
         same_top1=int((expected.argmax(1) == found.argmax(1)).sum()),
@@ -94,13 +119,11 @@ def check(
 
 
 def _run(
-    to: Format, weights: Loaded, images: Tensor, path: Path, recipe_dir: Path
+    to: Format, images: Tensor, path: Path, recipe_dir: Path, recipe: Recipe
 ) -> NDArray[np.float32]:
     logits: NDArray[np.float32]
-    if to == "safetensors":
-        again = build_model(recipe_dir, weights.recipe.model, weights.recipe.data.classes)
-        again.load_state_dict(read_plain(path))
-        logits = again.eval()(images).numpy()
+    if to == "safetensors":  # as test.py and predict.py read it
+        logits = load(path, recipe).build(recipe_dir)(images).numpy()
     elif to == "torch.export":
         logits = torch.export.load(path).module()(images).numpy()
     else:

@@ -13,7 +13,7 @@ from proofrun.bootstrap import ROOT
 from proofrun.errors import RunNameError, UsageError
 from proofrun.recipe import Precision, Recipe
 from proofrun.recipe_yaml import load_recipe
-from proofrun.runs import DeviceKind, RunName, Task, find_recipe
+from proofrun.runs import DeviceKind, RunName, Task
 
 
 class Reading(NamedTuple):
@@ -73,11 +73,18 @@ def read_train(options: argparse.Namespace, cards: int) -> Reading:
 
 
 def read_test(
-    options: argparse.Namespace, recipe: Recipe, cards: int, precisions: tuple[Precision, ...]
+    options: argparse.Namespace,
+    recipe: Recipe,
+    run: RunName | None,
+    cards: int,
+    precisions: tuple[Precision, ...],
 ) -> Reading:
-    """A scoring of `options.weights`. Raises UsageError, RunNameError."""
+    """A scoring of `options.weights`, which are of `recipe`, by `run` if one is named.
+
+    Raises UsageError, RunNameError.
+    """
     _check_size(options, recipe)
-    run = find_recipe(options.run, ROOT / "recipes")[0] if options.run else None
+    _check_fits(options, recipe, run)
     if run and run.task != "Infer":
         raise UsageError(f"--run {run}: test.py scores weights; give a run that ends in _Infer")
     flags = ["--weights", options.weights, *_place(options.data_dir, options.log_path)]
@@ -142,6 +149,21 @@ def _check_size(options: argparse.Namespace, recipe: Recipe) -> None:
             f"--image_size={options.image_size}: {recipe.name} on {recipe.data.name} takes {size}; "
             "another size is another protocol: --set data.train.image_size and data.eval"
         )
+
+
+def _check_fits(options: argparse.Namespace, recipe: Recipe, run: RunName | None) -> None:
+    """Raises UsageError for a flag that says of the weights what they are not."""
+    name, data, classes = recipe.name, recipe.data.name, recipe.data.classes
+    for flag, wrong in (
+        ("backbone", options.backbone and options.backbone.lower() != name.lower()),
+        ("num_classes", options.num_classes and options.num_classes != classes),
+        ("run", run and (run.model, run.data) != (name, data)),
+    ):
+        if wrong:
+            raise UsageError(
+                f"--{flag}={getattr(options, flag)}: the weights are of {name} for {data}, "
+                f"{classes} classes; leave the flag out, or give other weights"
+            )
 
 
 def _notes(options: argparse.Namespace) -> Iterator[str]:

@@ -13,11 +13,12 @@ from typing import NoReturn
 from proofrun import device
 from proofrun.bootstrap import ROOT
 from proofrun.candidates import weights_at
-from proofrun.errors import DeviceError, UsageError
-from proofrun.recipe import Precision
+from proofrun.errors import CheckpointError, DeviceError, UsageError
+from proofrun.recipe import Precision, Recipe
+from proofrun.runs import find_recipe
 
 from .flags import parse_launch, scoring_parser, training_parser
-from .reading import Reading, read_test, read_train, recipe_by
+from .reading import Reading, read_test, read_train
 
 
 def main_launch(argv: list[str] | None = None) -> NoReturn:
@@ -69,17 +70,28 @@ def _reading_of_test(options: argparse.Namespace, cards: int | None) -> Reading:
         raise UsageError("which weights? give a file, a run folder or a folder of checkpoints")
     given = Path(options.weights or options.pretrained).expanduser()
     options.weights = os.path.abspath(given)
-    first = weights_at(Path(options.weights))[0]
-    if options.backbone:
-        recipe = recipe_by(options.backbone, options.num_classes, options.dataset)
-    else:
-        from proofrun.pretrained import recipe_of  # takes torch
-
-        _, recipe = recipe_of(first, options.dataset)
+    run = find_recipe(options.run, ROOT / "recipes")[0] if options.run else None
+    paths = weights_at(Path(options.weights))
+    recipe = _recipe_of_first(paths, options.dataset or (run.data if run else None))
     # the Ascend recipe scores in fp16
     usual: tuple[Precision, ...] = ("FP16", "FP32") if options.backbone else ("FP32",)
     precisions = (options.precision,) if options.precision else usual
-    return read_test(options, recipe, options.nproc_per_node or cards or 1, precisions)
+    return read_test(options, recipe, run, options.nproc_per_node or cards or 1, precisions)
+
+
+def _recipe_of_first(paths: list[Path], data: str | None) -> Recipe:
+    """Of the first weights that can be read: the others are left out, or said to be damaged.
+
+    Raises what `recipe_of` does.
+    """
+    from proofrun.pretrained import recipe_of  # takes torch
+
+    for path in paths[:-1]:
+        try:
+            return recipe_of(path, data)[1]
+        except CheckpointError:
+            continue
+    return recipe_of(paths[-1], data)[1]
 
 
 def start(
