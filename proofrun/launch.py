@@ -29,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from proofrun import faultpoints, preflight
+from proofrun import alignment, faultpoints, preflight
 from proofrun.candidates import chosen
 from proofrun.cluster import Nodes, check_port, nodes_of
 from proofrun.errors import (
@@ -79,6 +79,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"weights: {', '.join(plan.weights)}", flush=True)
         if plan.overrides:
             print(f"overridden: {plan.overrides}: kept out of the headline tables", flush=True)
+        wanted = plan.device != "CPU" if options.align is None else options.align
+        if wanted and plan.purpose == "full" and folder.state == "new" and nodes.is_first:
+            print(alignment.before(plan.run, logs), flush=True)
         return run(plan, nodes, folder, options.max_restarts)
 
 
@@ -121,6 +124,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=None,
         metavar="N",
         help="steps between log points (default 10)",
+    )
+    place.add_argument(
+        "--align",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="hold a card against the trusted trace before a full training begins, in 3 steps: "
+        "tools/align.py (default: on every device but a CPU)",
     )
     place.add_argument(
         "--throughput",

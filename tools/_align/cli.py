@@ -15,15 +15,23 @@ from typing import Any, cast, get_args
 
 from rich.console import Console
 
-from proofrun.alignment import FOLDER, Alignment
+from proofrun.alignment import FOLDER, Alignment, is_verdict
 from proofrun.bootstrap import ROOT, folder, in_checkout
-from proofrun.errors import Exit, Parser, ProofrunError, UsageError, one_line
+from proofrun.errors import (
+    Exit,
+    Parser,
+    ProofrunError,
+    UsageError,
+    one_line,
+    whole,
+)
 from proofrun.recipe import Precision, Recipe
 from proofrun.runs import DeviceKind, RunName
 
 from . import bounds, home, rule, table
 from .diff import Comparison, compare
-from .trace import Trace, load
+from .home import MADE_BY
+from .trace import MOST_STEPS, Trace, TraceError, load
 
 _DESCRIPTION = """\
 Compare a device's arithmetic with that of a trusted machine, layer by layer, in a few steps.
@@ -54,13 +62,14 @@ def _parser() -> Parser:
     for command in (record, replay):
         command.add_argument("model", help="a network, or the name of a run")
         command.add_argument("--data", default="Digits", help="sets image size and classes")
-        command.add_argument("--ranks", type=int, default=1)
+        command.add_argument("--ranks", type=whole(1), default=1)
         command.add_argument("--out", type=Path, help="the trace")
     record.set_defaults(call=_record)
+    record.add_argument("--force", action="store_true", help="replace the trace that is there")
     record.add_argument("--precision", default="FP64", choices=("FP64", "FP32"))
     record.add_argument("--steps", type=int, default=home.STEPS)
-    record.add_argument("--batch", type=int, default=home.BATCH, help="images per rank")
-    record.add_argument("--seed", type=int, default=0)
+    record.add_argument("--batch", type=whole(2), default=home.BATCH, help="images per rank")
+    record.add_argument("--seed", type=whole(0), default=0)
     replay.set_defaults(call=_replay)
     replay.add_argument("--precision", choices=("FP64", *get_args(Precision)))
     replay.add_argument("--device", choices=get_args(DeviceKind))
@@ -77,8 +86,8 @@ def _parser() -> Parser:
     pixels.add_argument("model")
     pixels.add_argument("--data", default="Digits")
     pixels.add_argument("--dir", help="data folder; else as env.sh says")
-    pixels.add_argument("--count", type=int, default=8, help="images")
-    pixels.add_argument("--seed", type=int, default=0)
+    pixels.add_argument("--count", type=whole(1), default=8, help="images")
+    pixels.add_argument("--seed", type=whole(0), default=0)
     pixels.add_argument("--out", type=Path, help="the picture, .png")
     return parser
 
@@ -86,8 +95,11 @@ def _parser() -> Parser:
 def _record(given: Any) -> int:
     recipe_dir, recipe = home.find(given.model, given.data)
     path = given.out or home.golden_path(recipe, given.precision, given.ranks)
-    if given.steps < rule.LEAST_STEPS:
-        raise UsageError(f"--steps {given.steps}: a verdict takes {rule.LEAST_STEPS}")
+    _check_outputs(given, path)
+    if path.exists() and not given.force and "WORLD_SIZE" not in os.environ:
+        raise UsageError(f"{in_checkout(path)}: is there, and trusted: --force, or another --out")
+    if not rule.LEAST_STEPS <= given.steps <= MOST_STEPS:
+        raise UsageError(f"--steps {given.steps}: give {rule.LEAST_STEPS} to {MOST_STEPS}")
     if _fan_out(given.ranks, "CPU"):
         return Exit.OK
     from . import engine
@@ -109,7 +121,8 @@ def _record(given: Any) -> int:
 
 
 def _replay(given: Any) -> int:
-    given.model, precision, device = _named(given)
+    given.model, given.precision, given.device = _named(given)
+    _check_outputs(given, _replayed_path(given))
     recipe_dir, recipe = home.find(given.model, given.data)
     trusted_path = given.against or home.golden_path(recipe, "FP64", given.ranks)
     if not given.against and not trusted_path.exists():
@@ -118,8 +131,8 @@ def _replay(given: Any) -> int:
             f"tools/align.py record {given.model} --data {given.data} --ranks {given.ranks}"
         )
     trusted = load(trusted_path)
-    if _fan_out(given.ranks, device):
-        made = load(_replayed_path(given, device))  # rank 0 wrote it
+    if _fan_out(given.ranks, given.device):
+        made = load(_replayed_path(given))  # rank 0 wrote it
         return _judge(given, trusted, trusted_path, made, recipe)
     from . import engine
 
@@ -127,17 +140,44 @@ def _replay(given: Any) -> int:
     old = trusted.header.exercise
     with _threads():
         of = engine.exercise(recipe, recipe_dir, old.seed, old.steps, old.batch, given.ranks)
-        session = engine.Session(
-            of, recipe, recipe_dir, cast(engine.AnyPrecision, precision), device
-        )
+        precision = cast(engine.AnyPrecision, given.precision)
+        session = engine.Session(of, recipe, recipe_dir, precision, given.device)
         trace = session.run(steps, "replayed")
         session.device.close()
     if trace is None:
         return Exit.OK
-    trace.save(_replayed_path(given, device))
+    trace.save(_replayed_path(given))
     if given.ranks > 1:
         return Exit.OK
     return _judge(given, trusted, trusted_path, trace, recipe)
+
+
+def _check_outputs(given: Any, trace: Path | None) -> None:
+    """Before anything is computed: earlier ones are replaced, what is another's is not.
+
+    Raises UsageError.
+    """
+    if trace is not None:
+        if trace.suffix != ".npz":
+            raise UsageError(f"{trace}: the name of a trace ends in .npz; give another --out")
+        verdict = trace.with_suffix(".json")
+        for path, own in ((trace, _is_trace), (verdict, is_verdict)):
+            if path.exists() and not own(path):
+                raise UsageError(f"{path}: is there, and not of align.py; give another --out")
+    picture = getattr(given, "plot", None)
+    if picture is not None:
+        if picture.suffix not in (".png", ".svg"):
+            raise UsageError(f"{picture}: the name of a plot ends in .png or .svg")
+        if picture.exists() and (not picture.is_file() or MADE_BY not in picture.read_bytes()):
+            raise UsageError(f"{picture}: is there, and no plot of align.py; give another --plot")
+
+
+def _is_trace(path: Path) -> bool:
+    try:
+        load(path)
+    except TraceError:
+        return False
+    return True
 
 
 def _named(given: Any) -> tuple[str, str, DeviceKind]:
@@ -150,17 +190,16 @@ def _named(given: Any) -> tuple[str, str, DeviceKind]:
     return (name.model if name else given.model), precision, device
 
 
-def _replayed_path(given: Any, device: str) -> Path:
+def _replayed_path(given: Any) -> Path:
     if given.out:
         return Path(given.out)
-    _, precision, _ = _named(given)
-    cards = f"{given.ranks}{device}{'s' * (given.ranks > 1)}"
-    name = f"{given.model}-{given.data}_{precision}_{cards}.npz"
+    cards = f"{given.ranks}{given.device}{'s' * (given.ranks > 1)}"
+    name = f"{given.model}-{given.data}_{given.precision}_{cards}.npz"
     return folder("PROOFRUN_LOGS", "logs", None) / FOLDER / name
 
 
 def _judge(given: Any, trusted: Trace, trusted_path: Path, made: Trace, recipe: Recipe) -> int:
-    path = _replayed_path(given, made.header.made.device)
+    path = _replayed_path(given)
     found = compare(trusted, made, bounds.read(home.bounds_path(recipe)), path)
     _show(found, trusted, made, given.plot)
     written = path.with_suffix(".json")
@@ -188,6 +227,7 @@ def _judge(given: Any, trusted: Trace, trusted_path: Path, made: Trace, recipe: 
 
 
 def _diff(given: Any) -> int:
+    _check_outputs(given, None)
     trusted, other = load(given.trusted), load(given.trace)
     of = trusted.header.exercise
     _, recipe = home.find(of.recipe, of.data)

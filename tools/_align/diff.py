@@ -124,6 +124,8 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
     Raises TraceError when they are not of one exercise, or too short to judge.
     """
     check_same(trusted, other, where)
+    if not (np.isfinite(trusted.stats).all() and np.isfinite(trusted.scalars).all()):
+        raise TraceError("the trusted trace has numbers that are not finite: record another")
     made = other.header.made
     precision, bounds = bounds_of(known, made.precision, made.device)
     steps = min(trusted.steps, other.steps)

@@ -11,6 +11,9 @@ from proofrun.recipe_yaml import load_recipe
 
 REPORTS = ROOT / "reports" / "align"
 
+#: In every plot, to know it again.
+MADE_BY = b"proofrun align.py"
+
 #: Steps of the whole exercise, of the quick one, and images per rank and step.
 STEPS, QUICK_STEPS, BATCH = 20, 3, 8
 

@@ -17,6 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from proofrun.errors import WriteError
 
 from .diff import Comparison, Direction, Place
+from .home import MADE_BY
 from .table import headline
 from .trace import Trace
 
@@ -71,7 +72,7 @@ def draw(found: Comparison, trusted: Trace, other: Trace, path: Path) -> None:
     )  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=110, metadata={"Title": MADE_BY.decode()})
     except (OSError, ValueError) as error:
         raise WriteError(f"{path}: cannot be drawn ({error}); name it .png or .svg") from None
     finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from proofrun.text import clean
+
 from .diff import Comparison, Finding
 from .trace import Trace
 
@@ -29,15 +31,15 @@ def show(console: Console, found: Comparison, trusted: Trace, other: Trace) -> N
         made = trace.header.made
         ranks = trace.header.exercise.ranks
         console.print(
-            f"{name}: {made.precision} on {made.device} ({made.device_name}), torch {made.torch}, "
-            f"{trace.steps} steps, {ranks} rank{'s' * (ranks > 1)}, {made.took_s:.0f} s",
+            f"{name}: {clean(made.precision)} on {clean(made.device)} ({clean(made.device_name)}), "
+            f"torch {clean(made.torch)}, "
+            f"{trace.steps} steps, {ranks} rank{'s' * (ranks > 1)}, {min(made.took_s, 1e6):.0f} s",
             markup=False,
         )
     if found.lacking:
         names = ", ".join(row.name for row in found.lacking[:3])
-        console.print(
-            f"{len(found.lacking)} tensors have no counterpart ({names}, …): not compared"
-        )
+        more = f" and {len(found.lacking) - 3} more" if len(found.lacking) > 3 else ""
+        console.print(f"without a counterpart, so not compared: {names}{more}", markup=False)
     if found.first is not None:
         console.print(_findings([found.first, *found.more]))
     if found.first is not None or found.remarks:

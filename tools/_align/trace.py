@@ -20,6 +20,11 @@ from proofrun.recipe import Strict
 
 SCHEMA = 1
 
+#: Of the whole exercise.
+MOST_STEPS = 1000
+#: Bytes of a trace, packed and of each of its arrays: 20 steps of both networks take a few.
+_LARGEST = 200_000_000
+
 #: In the order in which a step makes them; `Trace.order` says more.
 Kind = Literal["output", "buffer", "grad", "weight_grad", "moment", "weight"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -51,7 +56,7 @@ class Exercise(Strict):
     weights_hash: Sha256
     images_hash: Sha256
     seed: int
-    steps: Annotated[int, Field(ge=1, le=1000)]
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
     batch: Annotated[int, Field(ge=2)]
     ranks: Annotated[int, Field(ge=1, le=4096)]
     image_size: int
@@ -61,7 +66,7 @@ class Exercise(Strict):
 class Row(Strict):
     """One traced tensor: `name` is the module's or parameter's, as in the network."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[\w.]+$")]
     kind: Kind
     shape: tuple[int, ...]
 
@@ -128,21 +133,41 @@ class Trace:
 
 def load(path: Path) -> Trace:
     """Read a trace. Raises TraceError with one line for a missing, damaged or foreign file."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            text = archive["header"].tobytes().decode()
-            stats, scalars = archive["stats"], archive["scalars"]
-    except FileNotFoundError:
+    if not path.exists():
         raise TraceError(
             f"{path}: there is no such trace; make it with `python tools/align.py record`"
-        ) from None
-    except KeyError as error:
+        )
+    if not path.is_file() or path.stat().st_size > _LARGEST:
+        raise TraceError(f"{path}: is no file, or too large to be a trace; give one of align.py")
+    try:
+        arrays = _arrays(path)
+        text = arrays["header"].tobytes().decode()
+        stats, scalars = arrays["stats"], arrays["scalars"]
+    except (KeyError, UnicodeDecodeError) as error:
         raise TraceError(
             f"{path}: is no trace of align.py ({one_line(error)}); record it again"
         ) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise TraceError(f"{path}: is damaged ({one_line(error)}); record it again") from None
+        why = "" if "pickle" in str(error) else f" ({one_line(error)})"
+        raise TraceError(f"{path}: is damaged{why}; record it again") from None
     return Trace(*_checked(path, text, stats, scalars))
+
+
+def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The members header, stats and scalars; what they claim to hold is bounded first."""
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in ("header", "stats", "scalars"):
+            with archive.open(f"{name}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                if version != (1, 0):
+                    raise ValueError(f"{name} has version {version}")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+            if math.prod(shape) * dtype.itemsize > _LARGEST:
+                raise ValueError(f"{name} is too large")
+            with archive.open(f"{name}.npy") as member:
+                found[name] = np.lib.format.read_array(member, allow_pickle=False)
+    return found
 
 
 def _checked(
@@ -156,7 +181,7 @@ def _checked(
                 "it again"
             )
         header = Header.model_validate_json(text)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, RecursionError) as error:
         raise TraceError(
             f"{path}: its header is damaged ({one_line(error)[:100]}); record it again"
         ) from None
