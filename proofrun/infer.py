@@ -96,18 +96,17 @@ def infer(job: InferJob) -> Exit:
         for path in job.plan.weights:
             try:
                 weights = _read(job, Path(path))
+                for bn, model in _variants(weights, ROOT / job.plan.recipe_dir):
+                    if told(job):
+                        return Exit.INTERRUPTED
+                    scored = _score_all(job, weights, bn, model)
+                    ranking.append(Rank(scored.score, bn, weights.epoch, in_checkout(weights.path)))
+                    if best is None or _order(scored.score) < _order(best.score):
+                        best = scored
             except CheckpointError as error:
                 if best is None and path == job.plan.weights[-1]:
                     raise
                 _leave_out(job, error)
-                continue
-            for bn, model in _variants(weights, ROOT / job.plan.recipe_dir):
-                if told(job):
-                    return Exit.INTERRUPTED
-                scored = _score_all(job, weights, bn, model)
-                ranking.append(Rank(scored.score, bn, weights.epoch, in_checkout(weights.path)))
-                if best is None or _order(scored.score) < _order(best.score):
-                    best = scored
         assert best is not None
         job.state = Place(best.model, best.weights.step)
         job.epoch = best.weights.epoch
@@ -204,8 +203,9 @@ def _score(
 def _show(job: InferJob, ranking: list[Rank]) -> None:
     job.progress.say(f"ranked by {ranking[0].score.protocol}:")
     for place, (score, bn, epoch, path) in enumerate(sorted(ranking, key=_by_score), 1):
+        known = f"{epoch:6.2f}" if epoch else "     –"  # a bare file does not say
         job.progress.say(
-            f"{place:3d}  top1 {score.top1:6.2f} %  loss {score.loss:.4f}  epoch {epoch:6.2f}  "
+            f"{place:3d}  top1 {score.top1:6.2f} %  loss {score.loss:.4f}  epoch {known}  "
             f"BN {bn:8}  {path}"
         )
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from proofrun.errors import CheckpointError, one_line, out_of_memory
+from proofrun.errors import CheckpointError, out_of_memory
 
 #: A key that only weights of this origin have.
 CADENE_MARK = "conv1_7x7_s2.weight"
@@ -86,7 +86,11 @@ def read_plain(path: Path) -> Any:
     except Exception as error:
         if out_of_memory(error):
             raise  # of the machine, not of the file
-        raise CheckpointError(f"{path}: cannot be read: {one_line(error)}") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else None
+        why = why or "damaged, cut short, or no state dict of torch"
+        raise CheckpointError(
+            f"{path}: cannot be read: {why}; give a checkpoint, a state dict or safetensors"
+        ) from None
 
 
 def from_cadene(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from plans import plan
 from report_tool import report
+from safetensors.torch import save_file
 
 from proofrun import checkpoint, events, latency, session
 from proofrun.data import Shard, open_eval
@@ -121,6 +122,21 @@ def test_a_damaged_one_of_several_is_named_and_left_out(tmp_path, digits, checkp
     assert session.run_rank(run_dir, []) is Exit.BAD_CHECKPOINT
     assert json.loads((run_dir / "status.json").read_text())["code"] == Exit.BAD_CHECKPOINT
     assert log_of(run_dir)[-1].code == Exit.BAD_CHECKPOINT
+
+
+def test_one_whose_logits_are_no_numbers_is_left_out_too(tmp_path, digits, checkpoints):
+    first, second = checkpoint.all_in(checkpoints)
+    state = checkpoint.load(second).model
+    # finite, and too large for a sum of them
+    state["fc.weight"] = torch.full_like(state["fc.weight"], 3e38)
+    bad = tmp_path / "bad.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, bad)
+    run_dir, _ = begin(tmp_path, digits, [bad, first], latency=False)
+    assert session.run_rank(run_dir, []) is Exit.OK
+    log = log_of(run_dir)
+    (fault,) = [e for e in log if isinstance(e, events.Fault)]
+    assert "bad.safetensors" in fault.message
+    assert len([e for e in log if isinstance(e, events.Eval)]) >= 1
 
 
 def test_a_signal_ends_it_and_the_same_command_begins_again(tmp_path, digits, checkpoints):

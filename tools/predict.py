@@ -31,6 +31,7 @@ from proofrun.errors import (  # noqa: E402
     UsageError,
     WriteError,
     main_exit,
+    printable,
     whole,
 )
 from proofrun.text import csv_text  # noqa: E402
@@ -55,6 +56,8 @@ def parse_args() -> argparse.Namespace:
     options = parser.parse_args()
     if options.csv is not None and options.csv.exists():
         raise UsageError(f"{options.csv}: is there already, and is not overwritten; name another")
+    if options.csv is not None and not options.csv.absolute().parent.is_dir():
+        raise WriteError(f"{options.csv}: its folder is not there; give another --csv FILE")
     return options
 
 
@@ -151,7 +154,7 @@ def main() -> None:
     names: list[str] = []
     rows: list[tuple[str, int, int, str, float]] = []
     for image, likeliest in predict(options, names):
-        shown = bootstrap.in_checkout(Path(image))
+        shown = printable(bootstrap.in_checkout(Path(image)))
         said = ", ".join(f"{names[number]} {100 * chance:.2f} %" for number, chance in likeliest)
         print(f"{shown}: {said}", flush=True)
         rows += [

@@ -14,7 +14,7 @@ from proofrun.errors import UsageError
 from proofrun.recipe import Recipe, Strict
 
 from . import bounds, rule
-from .home import BATCH, REPORTS, bounds_path, golden_path
+from .home import BATCH, QUICK_STEPS, REPORTS, bounds_path, golden_path
 from .trace import SCALARS, Row, Trace, Values, load
 
 #: The rule at other margins than that of the bounds, to see what it rests on.
@@ -117,7 +117,9 @@ def write(recipe: Recipe, found: dict[str, dict[int, Series]]) -> Path:
             },
             "which": [f"seed {s}: {names[0]}" for s, names in raised.items() if names],
         }
-    path = REPORTS / f"alarms-{recipe.name}-{recipe.data.name}.json"
+    steps = max(len(judged.scalars) for own in found.values() for judged in own.values())
+    of = "" if steps == QUICK_STEPS else f"-{steps}steps"
+    path = REPORTS / f"alarms-{recipe.name}-{recipe.data.name}{of}.json"
     table = {
         "recipe": recipe.name,
         "data": recipe.data.name,
