@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -43,3 +47,17 @@ def test_an_error_in_a_thread_is_the_callers():
     whole = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(RuntimeError, match=r"channels|size"):
         resizer(2, True)([whole, np.zeros((4, 4, 4), np.uint8)], [np.array([2, 2])] * 2)
+
+
+def test_the_rest_of_the_process_keeps_its_threads():
+    """In a process of its own, where nothing has asked torch for its threads before."""
+    count = "print(torch.get_num_threads())\n"
+    make = "from proofrun.data.resize import resizer\nresizer(2, True)\n"
+    after = "threading.Thread(target=lambda: print(torch.get_num_threads())).start()\n"
+
+    def threads(code: str) -> list[str]:
+        line = [sys.executable, "-c", f"import threading, torch\n{code}"]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert threads(make + count + after) == threads(count) * 2

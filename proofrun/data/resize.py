@@ -57,6 +57,7 @@ def resizer(
 
 def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads in which torch computes alone, without a team of threads of its own in each."""
+    ours = torch.get_num_threads()  # first: torch takes the last number set for it, by any thread
     pool = ThreadPoolExecutor(threads, "resize")
     all_there = threading.Barrier(threads)
 
@@ -65,7 +66,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         all_there.wait()
 
     wait([pool.submit(alone) for _ in range(threads)])
-    torch.set_num_threads(torch.get_num_threads())  # of threads that start after these
+    torch.set_num_threads(ours)  # and so of threads that start after these
     return pool
 
 
