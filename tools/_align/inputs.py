@@ -89,6 +89,8 @@ def run(recipe: Recipe, given: str | None, count: int, seed: int, out: Path | No
                 if name != "PIL"
             ]
     _show(found, len(images.files))
+    if all(is_grey(pixels["PIL"]) for _, pixels in shown):
+        print("all of these images are grey: swapped colours would not be seen; give others, --dir")
     draw(shown, path)
     print(f"side by side, with the differences: {in_checkout(path)}")
     return Exit.OK if all(row.aligned for row in found) else Exit.VERDICT
@@ -178,6 +180,11 @@ def measured(protocol: str, name: str, reference: Pixels, other: Pixels) -> Comp
         float(np.abs(apart.mean(axis=(1, 2))).max()),
         float(np.abs(apart).max()),
     )
+
+
+def is_grey(pixels: Pixels) -> bool:
+    """Whether all colours of every pixel are equal."""
+    return bool((pixels == pixels[..., :1]).all())
 
 
 def _show(found: list[Compared], count: int) -> None:
