@@ -22,8 +22,8 @@ FOLDER = "align"
 
 _LARGEST = 10_000_000  # bytes of a file that can be a verdict
 
-#: A preflight takes seconds; a card may compile for each shape first.
-QUICK_TIMEOUT_S = 600
+#: A preflight takes seconds; a card may compile for each shape first. Other nodes wait meanwhile.
+QUICK_TIMEOUT_S = 120
 
 
 class Alignment(Strict):

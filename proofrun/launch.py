@@ -80,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
         if plan.overrides:
             print(f"overridden: {plan.overrides}: kept out of the headline tables", flush=True)
         wanted = plan.device != "CPU" if options.align is None else options.align
-        if wanted and plan.purpose == "full" and folder.state == "new" and nodes.is_first:
+        trains = plan.purpose == "full" and not plan.weights and not plan.max_steps
+        if wanted and trains and folder.state == "new" and nodes.is_first:
             print(alignment.before(plan.run, logs), flush=True)
         return run(plan, nodes, folder, options.max_restarts)
 

@@ -411,7 +411,10 @@ def test_a_named_run_has_a_verdict_of_its_own(tmp_path, monkeypatch, capsys):
     said = before("GoogLeNet-Digits_BF16_1CPU_Infer", tmp_path)
     assert said.startswith("alignment: device aligned over 3 steps of GoogLeNet in BF16, 20")
     names = sorted(path.name for path in (tmp_path / "align").iterdir())
-    assert names == ["GoogLeNet-Digits_BF16_1CPU.json", "GoogLeNet-Digits_BF16_1CPU.npz"]
+    assert names == [
+        "GoogLeNet-Digits_BF16_1CPU_quick.json",
+        "GoogLeNet-Digits_BF16_1CPU_quick.npz",
+    ]
     (known,) = read_all(tmp_path)
     assert (known.precision, known.steps, known.aligned) == ("BF16", 3, True)
     assert before("GoogLeNet_FP32_1MLU_Infer", tmp_path).startswith("alignment: not checked: ")

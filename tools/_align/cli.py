@@ -194,7 +194,8 @@ def _replayed_path(given: Any) -> Path:
     if given.out:
         return Path(given.out)
     cards = f"{given.ranks}{given.device}{'s' * (given.ranks > 1)}"
-    name = f"{given.model}-{given.data}_{given.precision}_{cards}.npz"
+    quick = "_quick" * given.quick  # replaces no verdict over all of the steps
+    name = f"{given.model}-{given.data}_{given.precision}_{cards}{quick}.npz"
     return folder("PROOFRUN_LOGS", "logs", None) / FOLDER / name
 
 

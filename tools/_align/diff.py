@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -29,6 +30,9 @@ _DIRECTION: dict[str, Direction] = {
     "grad": "backward", "weight_grad": "backward", "grad_norm": "backward",
     "lr": "update", "moment": "update", "weight": "update",
 }  # fmt: skip
+
+#: What a tensor looks like that the compared trace does not have, and should.
+MISSING = look.Look("missing", "the trusted trace has it, this one does not")
 
 #: A trace may lack tensors (merged branches have no output of their own), not most of them.
 _LEAST_SHARED = 0.6
@@ -58,11 +62,11 @@ class Finding:
 
     def line(self) -> str:
         where = self.place.name if self.place.name != self.place.kind else ""
-        return (
-            f"step {self.step}, {self.place.direction}, {self.place.kind} {where}".rstrip()
-            + f": {self.look.sort} ({self.look.says}), {self.excess:.3g} times its bound, "
-            + self.over_steps
-        )
+        said = f"step {self.step}, {self.place.direction}, {self.place.kind} {where}".rstrip()
+        said += f": {self.look.sort} ({self.look.says})"
+        if self.look == MISSING:
+            return said
+        return f"{said}, {self.excess:.3g} times its bound, {self.over_steps}"
 
 
 class Remark(NamedTuple):
@@ -85,7 +89,8 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """`excess`: (ranks, steps, places), in causal order. `lacking`: rows without a counterpart."""
+    """`excess`: (ranks, steps, places), in causal order. `lacking`: rows of layers that were passed
+    by, and so without a counterpart."""
 
     precision: str
     places: list[Place]
@@ -151,7 +156,11 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
     excess[:, :, reshaped] = np.inf
     single = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
     single = single / scalar_limits(bounds, known.margin, steps)
-    places, merged, new = _in_order(rows, excess, new, single)
+    missing = [row for row in trusted.rows if (row.name, row.kind) not in index]
+    lacking = [row for row in missing if (_layer(row), "output") not in index]
+    missing = [row for row in missing if row not in lacking]
+    every, excess, new = _with_missing(trusted.rows, rows, missing, excess, new)
+    places, merged, new = _in_order(every, excess, new, single)
     pairs = {
         Place(row.name, row.kind): (mine[:, :, i], theirs[:, :, i], row, others[i].shape)
         for i, row in enumerate(rows)
@@ -163,8 +172,23 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
     began = rule.first_steps(merged, new, [place.kind for place in places])
     first, more = _findings(places, merged, began, pairs, numbers)
     remarks = _remarks(places, merged, began)
-    lacking = [row for row in trusted.rows if (row.name, row.kind) not in index]
     return Comparison(precision, places, merged, first, more, remarks, lacking)
+
+
+def _layer(row: Row) -> str:
+    return row.name if row.kind in ("output", "grad") else row.name.rpartition(".")[0]
+
+
+def _with_missing(
+    order: Sequence[Row], rows: list[Row], missing: list[Row], excess: Values, new: Values
+) -> tuple[list[Row], Values, Values]:
+    """Rows, excess and what a step added, with those that are missing at their place: infinite."""
+    column = {(row.name, row.kind): i for i, row in enumerate([*rows, *missing])}
+    every = [row for row in order if (row.name, row.kind) in column]
+    places = [column[row.name, row.kind] for row in every]
+    out = np.full((*excess.shape[:2], len(missing)), np.inf)
+    excess, new = (np.concatenate([own, out], axis=-1)[:, :, places] for own in (excess, new))
+    return every, excess, new
 
 
 def _in_order(
@@ -235,13 +259,16 @@ def _look(place: Place, rank: int, step: int, pairs: dict, numbers: dict) -> loo
         mine, theirs = (float(values[rank, step]) for values in numbers[place])
         ratio = f", times {theirs / mine:.6g}" if mine else ""
         return look.Look("value", f"{mine:.6g} became {theirs:.6g}{ratio}")
-    if place.name == "input":
-        colours = {c: pairs[Place(f"input.{c}", "output")] for c in "RGB"}
+    places = {c: Place(f"input.{c}", "output") for c in "RGB"}
+    if place.name == "input" and pairs.keys() >= set(places.values()):
+        colours = {c: pairs[of] for c, of in places.items()}
         found = look.colours(
             {c: pair[0][rank, step] for c, pair in colours.items()},
             {c: pair[1][rank, step] for c, pair in colours.items()},
         )
         if found:
             return found
+    if place not in pairs:
+        return MISSING
     mine, theirs, row, shape = pairs[place]
     return look.look(mine[rank, step], theirs[rank, step], row, shape)

@@ -8,7 +8,7 @@ from rich.table import Table
 from proofrun.text import clean
 
 from .diff import Comparison, Finding
-from .trace import Trace
+from .trace import Row, Trace
 
 #: So many of the remarks are printed.
 _REMARKS = 5
@@ -37,9 +37,7 @@ def show(console: Console, found: Comparison, trusted: Trace, other: Trace) -> N
             markup=False,
         )
     if found.lacking:
-        names = ", ".join(row.name for row in found.lacking[:3])
-        more = f" and {len(found.lacking) - 3} more" if len(found.lacking) > 3 else ""
-        console.print(f"without a counterpart, so not compared: {names}{more}", markup=False)
+        console.print(_lacking(found.lacking), markup=False)
     if found.first is not None:
         console.print(_findings([found.first, *found.more]))
     if found.first is not None or found.remarks:
@@ -52,6 +50,14 @@ def show(console: Console, found: Comparison, trusted: Trace, other: Trace) -> N
     colour = "green" if found.aligned else "red"
     console.print(f"[bold {colour}]{'aligned' if found.aligned else 'not aligned'}[/]", end="")
     console.print(headline(found).partition("aligned")[2], markup=False)
+
+
+def _lacking(rows: list[Row]) -> str:
+    names = ", ".join(row.name for row in rows[:3]) + ", …" * (len(rows) > 3)
+    if len(rows) == 1:
+        return f"1 tensor has no counterpart, as its layer was passed by ({names}): not compared"
+    said = f"{len(rows)} tensors have no counterpart, as their layers were passed by"
+    return f"{said} ({names}): not compared"
 
 
 def _findings(findings: list[Finding]) -> Table:
