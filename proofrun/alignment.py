@@ -68,24 +68,18 @@ class Alignment(Strict):
 
 def read_all(logs: Path) -> list[Alignment]:
     """Every verdict under `<logs>/align/`, oldest first; what is no verdict is left out."""
-    found = []
-    for path in sorted((logs / FOLDER).glob("*.json")):
-        try:
-            if path.stat().st_size < _LARGEST:
-                text = path.read_text(encoding="utf-8")
-                found.append(Alignment.model_validate_json(text))
-        except (OSError, ValueError, ValidationError):
-            continue
-    return sorted(found, key=lambda verdict: verdict.t_wall)
+    found = [read(path) for path in sorted((logs / FOLDER).glob("*.json"))]
+    return sorted((verdict for verdict in found if verdict), key=lambda verdict: verdict.t_wall)
 
 
-def is_verdict(path: Path) -> bool:
-    """Whether a file is one, so that a newer one may replace it."""
+def read(path: Path) -> Alignment | None:
+    """The verdict in a file; None for any other."""
     try:
-        Alignment.model_validate_json(path.read_text(encoding="utf-8"))
+        if path.stat().st_size >= _LARGEST:
+            return None
+        return Alignment.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError):
-        return False
-    return True
+        return None
 
 
 def of_device(

@@ -263,7 +263,7 @@ def test_later_steps_have_bounds_of_their_own():
     loss = dict.fromkeys(SCALARS, 1e-4)
     early = bounds.Phase(rows=deviations, scalars=loss)
     late = bounds.Phase(rows={k: (5e-3,) * 4 for k in deviations}, scalars=loss)
-    of = bounds.PrecisionBounds(runs=1, how="", steps=20, phases=(early, late))
+    of = bounds.PrecisionBounds(runs=1, how="", phases=(early, late))
     limit = bounds.limits(of, 4.0, rows, 20)[:, 0, 0]
     first = bounds.PHASES[1]
     assert limit.tolist() == [4e-3] * first + [2e-2] * (20 - first)

@@ -14,8 +14,7 @@ from proofrun.data.resize import resizer
 from proofrun.vision import import_torchvision
 from tests.images import natural
 
-import_torchvision()
-from torchvision.transforms import functional  # noqa: E402
+functional = import_torchvision().transforms.functional
 
 SIZES = [(224, 224), (37, 51), (300, 8), (1, 1), (375, 500)]
 

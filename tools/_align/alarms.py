@@ -125,7 +125,8 @@ def write(recipe: Recipe, found: dict[str, dict[int, Series]]) -> Path:
         "data": recipe.data.name,
         "batch": BATCH,
         "margin": known.margin,
-        "rule": f"out of bounds in at least {rule.LEAST_STEPS} steps, {rule.SHARE:.0%} of those "
+        "rule": f"{rule.CERTAIN} times the bound once, or out of bounds in at least "
+        f"{rule.LEAST_STEPS} steps, {rule.SHARE:.0%} of those "
         f"from the first on and {rule.SHARE_OF_ALL:.0%} of all",
         "machine": cpu_name(),
         "precisions": plain,

@@ -54,11 +54,10 @@ class Phase(Strict):
 
 
 class PrecisionBounds(Strict):
-    """Largest deviations seen in each of PHASES. No run had more than `steps`."""
+    """Largest deviations seen in each of PHASES."""
 
     runs: int
     how: str
-    steps: int
     phases: tuple[Phase, ...]
 
 

@@ -145,7 +145,6 @@ def write_bounds(recipe: Recipe, lines: list[Line]) -> Path:
             runs=len(own),
             how=f"against FP64, {len({line.seed for line in own})} seeds, "
             f"{max(line.steps for line in own)} steps: {names}",
-            steps=max(line.steps for line in own),
             phases=tuple(
                 bounds.merged([line.phases[i] for line in own if len(line.phases) > i])
                 for i in range(max(len(line.phases) for line in own))

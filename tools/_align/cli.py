@@ -15,7 +15,8 @@ from typing import Any, cast, get_args
 
 from rich.console import Console
 
-from proofrun.alignment import FOLDER, Alignment, is_verdict
+from proofrun.alignment import FOLDER, Alignment
+from proofrun.alignment import read as read_verdict
 from proofrun.bootstrap import ROOT, folder, in_checkout
 from proofrun.errors import (
     Exit,
@@ -161,7 +162,7 @@ def _check_outputs(given: Any, trace: Path | None) -> None:
         if trace.suffix != ".npz":
             raise UsageError(f"{trace}: the name of a trace ends in .npz; give another --out")
         verdict = trace.with_suffix(".json")
-        for path, own in ((trace, _is_trace), (verdict, is_verdict)):
+        for path, own in ((trace, _is_trace), (verdict, read_verdict)):
             if path.exists() and not own(path):
                 raise UsageError(f"{path}: is there, and not of align.py; give another --out")
     picture = getattr(given, "plot", None)
