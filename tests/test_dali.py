@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -247,6 +251,62 @@ def test_the_path_of_a_gpu_gives_the_same_colours(photos, monkeypatch):
     apart = (here.images.int() - there.images.int()).abs().float()
     print(f"mean {apart.mean():.2f}, worst {apart.max():.0f}")
     assert apart.mean() < 1.5
+
+
+LEFT = """
+import gc, sys, time
+from pathlib import Path
+import numpy as np
+from proofrun.data import Shard, dali, open_eval, open_train, resize
+from proofrun.data.lists import ImageList
+from tests.images import protocol, train_input
+
+real = dali.resizer
+
+def slow(*options):
+    resize = real(*options)
+    def later(*batch):
+        time.sleep(0.2)
+        return resize(*batch)
+    return later
+
+dali.resizer = slow
+folder = Path(sys.argv[1])
+images = ImageList(folder, sorted(p.name for p in folder.iterdir()) * 8, np.zeros(32, np.int64), 1)
+for closed in (True, False):
+    loader = open_train("dali", images, train_input(), 4, Shard(0, 1, 2), 0)
+    next(loader.epoch())
+    if closed:
+        loader.close()
+    del loader
+batches = iter(open_eval("dali", images, protocol(), 4, Shard(0, 1, 2)))
+next(batches)
+del batches
+# the garbage collector finds one in the only thread that resizes
+gc.disable()
+one = resize._resize
+def collecting(*of):
+    gc.collect()
+    one(*of)
+resize._resize = collecting
+cycle = [open_train("dali", images, train_input(), 4, Shard(0, 1, 1), 0)]
+next(cycle[0].epoch())
+cycle.append(cycle)
+del cycle
+last = open_train("dali", images, train_input(), 4, Shard(0, 1, 1), 0)
+next(last.epoch())
+print("left")
+"""
+
+
+def test_a_loader_that_is_left_amid_a_resize_holds_nobody_up(tmp_path):
+    """DALI waits for a thread that waits for Python's lock: closed, dropped, at the exit."""
+    for index in range(4):
+        natural(40, 40, index).save(tmp_path / f"{index}.jpg")
+    line = [sys.executable, "-c", LEFT, str(tmp_path)]
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(line, cwd=root, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "left\n"
 
 
 def test_no_copy_on_the_way_to_torch(photos, monkeypatch):

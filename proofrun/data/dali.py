@@ -8,7 +8,9 @@ every batch a buffer of its own, which lives as long as the tensor).
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -103,7 +105,7 @@ class DaliTrain:
             views, *draws = _augment(encoded, spec, shard)
             pipe.set_outputs(views, ids, *draws)
         pipe.build()
-        self._pipe: Pipeline | None = pipe
+        self._pipe: _Pipeline | None = pipe
 
     def epoch(self) -> Iterator[Batch]:
         if self._step == self.steps:
@@ -121,14 +123,18 @@ class DaliTrain:
         return self._key | {"step": self._step, "dali": self._pipe.checkpoint()}
 
     def close(self) -> None:
+        if self._pipe is not None:
+            self._pipe.end()
         self._pipe = None
 
     def _run(self) -> tuple[Tensor, Tensor]:
         assert self._pipe is not None, "the loader is closed"
         try:
-            images, ids, *draws = self._pipe.run()
+            self._pipe.schedule_run()  # the first call starts `PREFETCH` runs
+            images, ids, *draws = self._pipe.outputs()
             pixels, positions = _tensors((images, ids))
         except RuntimeError as error:
+            self.close()
             # Which files come next is known to DALI only.
             raise _data_error(error, self._images, range(len(self._images.files))) from None
         if draws:
@@ -171,27 +177,53 @@ class DaliEval:
                 dont_use_mmap=True,
             )
             pipe.set_outputs(_protocol(encoded, self._protocol, self._shard), positions)
-        for run in range(runs):
-            start = run * self._batch
-            ahead = self._ids[start : start + (depth + 1) * self._batch]
-            try:
-                if run == 0:
-                    pipe.schedule_run()  # the first call starts `depth` runs
-                images, ids = _tensors(pipe.outputs())
-                if run + depth < runs:
-                    pipe.schedule_run()
-            except RuntimeError as error:
-                raise _data_error(error, self._images, ahead) from None
-            rows = min(self._batch, len(self._ids) - start)
-            ids = ids[:rows] * self._shard.world + self._shard.rank
-            yield Batch(images[:rows], self._labels[ids], ids)
+        try:
+            for run in range(runs):
+                start = run * self._batch
+                ahead = self._ids[start : start + (depth + 1) * self._batch]
+                try:
+                    if run == 0:
+                        pipe.schedule_run()  # the first call starts `depth` runs
+                    images, ids = _tensors(pipe.outputs())
+                    if run + depth < runs:
+                        pipe.schedule_run()
+                except RuntimeError as error:
+                    raise _data_error(error, self._images, ahead) from None
+                rows = min(self._batch, len(self._ids) - start)
+                ids = ids[:rows] * self._shard.world + self._shard.rank
+                yield Batch(images[:rows], self._labels[ids], ids)
+        finally:
+            pipe.end()
 
     def close(self) -> None:
         """Nothing is held between passes."""
 
 
-def _pipeline(batch: int, shard: Shard, **options: Any) -> Pipeline:
-    return Pipeline(
+class _Pipeline(Pipeline):
+    """One that is idle before it ends.
+
+    DALI's destructor holds Python's lock and waits for the executor, which may be waiting for the
+    lock, to resize. So what was scheduled is taken out first.
+    """
+
+    def end(self) -> None:
+        """Wait for what was scheduled, then end the executor; it cannot be used again."""
+        while self._pipe and not self.empty():
+            with contextlib.suppress(RuntimeError):  # a bad file, or an interpreter that ends
+                self.outputs()
+        super()._shutdown()
+
+    def _shutdown(self) -> None:
+        """What DALI calls where one is dropped: in any thread, for the garbage collector may run in
+        the very thread that the executor waits for."""
+        if threading.current_thread() is threading.main_thread():
+            self.end()
+        elif self._pipe:
+            threading.Thread(target=self.end, name="end of a pipeline").start()
+
+
+def _pipeline(batch: int, shard: Shard, **options: Any) -> _Pipeline:
+    return _Pipeline(
         batch_size=batch,
         num_threads=max(1, shard.threads),
         device_id=shard.device_id,

@@ -6,6 +6,7 @@ times (reports/speed/notes.md). Resized pixels agree with PIL's and torchvision'
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -55,8 +56,12 @@ def resizer(
     return resize
 
 
+@functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch computes alone, without a team of threads of its own in each."""
+    """Threads in which torch computes alone, without a team of threads of its own in each.
+
+    They live as long as the process: a pipeline's end is no moment to wait for them.
+    """
     ours = torch.get_num_threads()  # first: torch takes the last number set for it, by any thread
     pool = ThreadPoolExecutor(threads, "resize")
     all_there = threading.Barrier(threads)
