@@ -115,6 +115,18 @@ def test_patterns_are_rarely_seen_in_noise():
     assert named.count("scattered") >= 180, named
 
 
+def test_an_offset_is_seen_through_rounding():
+    """Though a scale beside it explains a little of the rounding too."""
+    row = Row(name="features.conv1.bn.bias", kind="moment", shape=(64,))
+    table = NOISE.standard_normal(64)
+    before = statistics(table, row.name, 0)
+    named = []
+    for _ in range(100):
+        after = statistics(table + 0.01 + 0.002 * NOISE.standard_normal(64), row.name, 0)
+        named.append(look.look(before, after, row, row.shape).sort)
+    assert named.count("offset") >= 85, named
+
+
 @pytest.mark.parametrize(
     ("series", "said"),
     [

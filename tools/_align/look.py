@@ -35,6 +35,9 @@ _TIGHT, _LOOSE = 0.02, 0.15
 #: How far the mean may be from what a scale and an offset make of it, as a share of both.
 _ASTRAY = 0.1
 
+#: A second parameter must leave at most this share of what one leaves.
+_WORTH = 0.1
+
 #: Above this relative error no rounding of a floating-point format explains a tensor.
 _ROUNDING = 0.02
 
@@ -70,12 +73,12 @@ def look(trusted: Values, other: Values, row: Row, other_shape: tuple[int, ...])
     simple = [sort for sort in fits if fits[sort][0] <= _TIGHT]  # the fewest parameters first
     if simple:
         return Look(*_named(simple[0], fits[simple[0]][1], channels))
-    best = min(fits, key=lambda sort: fits[sort][0])
+    best = min((s for s in fits if s != "scale and offset"), key=lambda sort: fits[sort][0])
     inner, whole = (abs(after[k] / before[k] - 1) if before[k] else 0.0 for k in ("inner", "rms"))
     if before["inner"] and whole > 1e-3 and inner < 0.05 * whole:
         return Look("borders", f"rms {after['rms'] / rms:.4g} times, the same within the map")
     size = math.sqrt(float(np.square(other[5:] - trusted[5:]).mean())) / rms
-    if fits[best][0] <= _LOOSE and best != "scale and offset":
+    if fits[best][0] <= _LOOSE:
         return Look(*_named(best, fits[best][1], channels))
     shrunk = after["rms"] / rms - 1
     if size < _ROUNDING and abs(shrunk) > _SYSTEMATIC * size:
@@ -125,7 +128,9 @@ def _fits(
     # two parameters may fit six projections by chance: the mean, which was not fitted, must agree
     astray = abs((1 + scale) * trusted[0] + offset - other[0])
     both = abs(scale) * rms + abs(offset)
-    found["scale and offset"] = (share if astray <= _ASTRAY * both else 1.0), (scale, offset)
+    apiece = min(found["scale"][0], found["offset"][0])
+    fits_both = astray <= _ASTRAY * both and share <= _WORTH * apiece
+    found["scale and offset"] = (share if fits_both else 1.0), (scale, offset)
     return found
 
 
