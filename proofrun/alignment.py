@@ -1,29 +1,35 @@
-"""The verdict on a device's arithmetic as a JSON file: `align.py` writes it, the report and a
-preflight read it. Torch-free."""
+"""The verdict on a device's arithmetic as a JSON file: `align.py` writes it, the report and launch
+read it. Torch-free."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import subprocess
-import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from proofrun.bootstrap import ROOT
-from proofrun.errors import printable
 from proofrun.recipe import Strict
+from proofrun.text import clean
 
-#: Under the logs: one file for each network, data, precision and number of cards, the newest.
+#: Under the logs: for each network, data, precision and number of cards the newest, a quick one
+#: apart, so that it takes the place of no longer one.
 FOLDER = "align"
+
+#: Traces of a trusted machine that are committed.
+TRUSTED = ROOT / "reports" / "align"
+
+#: Whose size and classes a replay takes without --data: every machine can run it.
+DATA = "Digits"
 
 _LARGEST = 10_000_000  # bytes of a file that can be a verdict
 
-#: A preflight takes seconds; a card may compile for each shape first. Other nodes wait meanwhile.
-QUICK_TIMEOUT_S = 120
+
+#: As a terminal and a page may have it, whoever wrote the file.
+Text = Annotated[str, AfterValidator(clean)]
 
 
 class Alignment(Strict):
@@ -31,33 +37,47 @@ class Alignment(Strict):
     above 1 in an aligned one where a `remark` says of what, in how few steps."""
 
     schema_: Literal[1] = Field(alias="schema")
-    recipe: str
-    data: str
-    precision: str
-    device: str
-    device_name: str
-    torch: str
+    recipe: Text
+    data: Text
+    precision: Text
+    device: Text
+    device_name: Text
+    torch: Text
     ranks: int
     steps: int
     aligned: bool
     nearest: float
-    finding: str | None
-    remark: str | None = None
-    trusted: str
-    trusted_sha256: str
-    t_wall: float
+    finding: Text | None
+    remark: Text | None = None
+    trusted: Text
+    trusted_sha256: Text
+    t_wall: Annotated[float, Field(ge=0, lt=1e10)]
 
     def line(self) -> str:
         """What is known of the device, and where a missed claim on it is to be looked for."""
-        day = datetime.fromtimestamp(min(max(self.t_wall, 0), 4e9), UTC).date()
-        ranks = f" on {self.ranks} ranks" * (self.ranks > 1)
-        steps = f"{self.steps} steps of {self.recipe} in {self.precision}{ranks}"
-        steps += f", {day}, torch {self.torch}, against {self.trusted}"
+        steps = f"{self.steps} steps of {self.recipe} in {self.precision}"
         if self.aligned:
-            if self.remark:
-                steps += f" ({self.remark})"
-            return f"device aligned over {steps}: a missed claim points to data or schedule"
-        return f"device misaligned in {steps} ({self.finding}): a missed claim points to the card"
+            remark = f" ({self.remark})" if self.remark else ""
+            said = f"device aligned over {steps}{remark}"
+            return f"{said}, {self._made}: a missed claim points to data or schedule"
+        return (
+            f"device misaligned in {steps} ({self.finding}), {self._made}: a missed claim points "
+            "to the card"
+        )
+
+    @property
+    def _made(self) -> str:
+        day = time.strftime("%Y-%m-%d", time.gmtime(self.t_wall))
+        ranks = f"{self.ranks} rank{'s' * (self.ranks > 1)}"
+        own = TRUSTED / self.trusted
+        same = self.trusted == own.name and own.is_file() and _sha256(own) == self.trusted_sha256
+        against = "" if same else f", against {self.trusted}, which is no trace of this checkout"
+        return f"{day}, torch {self.torch}, {ranks}{against}"
+
+    def outdoes(self, other: Alignment) -> bool:
+        """Whether this looked at as much as `other`, and later."""
+        weaker = self.steps < other.steps or self.ranks < other.ranks
+        return not weaker and self.t_wall >= other.t_wall
 
     def write(self, path: Path) -> None:
         """Replaces an earlier one. Raises OSError."""
@@ -66,67 +86,50 @@ class Alignment(Strict):
         partial.replace(path)
 
 
+def read(path: Path) -> Alignment | None:
+    """The verdict in a file, or None where there is none."""
+    try:
+        if path.stat().st_size < _LARGEST:
+            return Alignment.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ValidationError):
+        pass
+    return None
+
+
 def read_all(logs: Path) -> list[Alignment]:
     """Every verdict under `<logs>/align/`, oldest first; what is no verdict is left out."""
     found = [read(path) for path in sorted((logs / FOLDER).glob("*.json"))]
-    return sorted((verdict for verdict in found if verdict), key=lambda verdict: verdict.t_wall)
-
-
-def read(path: Path) -> Alignment | None:
-    """The verdict in a file; None for any other."""
-    try:
-        if path.stat().st_size >= _LARGEST:
-            return None
-        return Alignment.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, ValidationError):
-        return None
+    return sorted((v for v in found if v is not None), key=lambda verdict: verdict.t_wall)
 
 
 def of_device(
     known: list[Alignment], recipe: str, precision: str, device: str, device_name: str
-) -> Alignment | None:
-    """The verdict on a device of this name in this precision; of the recipe if there is.
+) -> list[Alignment]:
+    """The verdicts on a device of this name, in this precision, by this network; oldest first."""
+    asked = (recipe, precision, device, device_name)
+    return [v for v in known if (v.recipe, v.precision, v.device, v.device_name) == asked]
 
-    Of those the newest, unless one of more steps or ranks found it misaligned.
+
+def standing(verdicts: list[Alignment]) -> Alignment | None:
+    """What holds of verdicts on one device, oldest first: the last.
+
+    But no aligned one takes back a misaligned one that saw more steps or ranks.
     """
-    asked = (precision, device, device_name)
-    fits = [v for v in known if (v.precision, v.device, v.device_name) == asked]
-    best = [v for v in fits if v.recipe == recipe] or fits
-    if not best:
-        return None
-    last = best[-1]
-    newest = {(v.steps, v.ranks): v for v in best}.values()
-    against = [v for v in newest if v.steps >= last.steps and v.ranks >= last.ranks]
-    return next((v for v in against if not v.aligned), last)
+    aligned = [v for v in verdicts if v.aligned]
+    bad = [v for v in verdicts if not v.aligned and not any(a.outdoes(v) for a in aligned)]
+    return next(reversed(bad or verdicts), None)
 
 
-def quick_command(run: str, logs: Path) -> tuple[list[str], dict[str, str]]:
-    """The command of a preflight before `run`, and what it adds to the environment.
-
-    Its exit code is 0 where the device is aligned, 1 where it is not; any other says why the check
-    could not be made.
-    """
-    line = [sys.executable, str(ROOT / "tools" / "align.py"), "replay", run, "--quick"]
-    return line, {"PROOFRUN_LOGS": str(logs)}
+def same_torch(one: str, other: str) -> bool:
+    """Of one version, whatever it was built for: `2.13.0+cpu` and `2.13.0`."""
+    return one.partition("+")[0] == other.partition("+")[0]
 
 
-def before(run: str, logs: Path) -> str:
-    """Align one card before `run` and say in a line what came of it; the verdict is in the logs."""
-    line, environment = quick_command(run, logs)
-    began = time.time()
-    try:
-        done = subprocess.run(
-            line,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=QUICK_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return f"alignment: not checked, no verdict after {QUICK_TIMEOUT_S} s"
-    new = [verdict for verdict in read_all(logs) if verdict.t_wall >= began]
-    if done.returncode in (0, 1) and new:
-        return f"alignment: {printable(new[-1].line())}"
-    said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-    return f"alignment: not checked: {printable(said)}"
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def trace_name(recipe: str, data: str, precision: str, device: str, ranks: int, quick: bool) -> str:
+    """Of the file in `FOLDER` that holds a replay; the verdict lies beside it as .json."""
+    cards = f"{ranks}{device}{'s' * (ranks > 1)}"
+    return f"{recipe}-{data}_{precision}_{cards}{'_quick' * quick}.npz"

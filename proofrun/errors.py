@@ -227,12 +227,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see --help")
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `least` to 2**31 - 1, as argparse wants it."""
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` to `most`, as argparse wants it."""
+    until = "up" if most == 2**31 - 1 else f"to {most}"
 
     def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) < 2**31:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} {until}")
         return int(text)
 
     return read

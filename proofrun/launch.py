@@ -29,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from proofrun import alignment, faultpoints, preflight
+from proofrun import cardcheck, faultpoints, preflight
 from proofrun.candidates import chosen
 from proofrun.cluster import Nodes, check_port, nodes_of
 from proofrun.errors import (
@@ -79,10 +79,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"weights: {', '.join(plan.weights)}", flush=True)
         if plan.overrides:
             print(f"overridden: {plan.overrides}: kept out of the headline tables", flush=True)
-        wanted = plan.device != "CPU" if options.align is None else options.align
-        trains = plan.purpose == "full" and not plan.weights and not plan.max_steps
-        if wanted and trains and folder.state == "new" and nodes.is_first:
-            print(alignment.before(plan.run, logs), flush=True)
+        if nodes.is_first and cardcheck.is_due(plan, options.align, folder.path):
+            cardcheck.check(plan, nodes, folder, logs)
         return run(plan, nodes, folder, options.max_restarts)
 
 
@@ -129,9 +127,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     place.add_argument(
         "--align",
         action=argparse.BooleanOptionalAction,
-        default=None,
-        help="hold a card against the trusted trace before a full training begins, in 3 steps: "
-        "tools/align.py (default: on every device but a CPU)",
+        help="before a run begins, hold three steps on one card against a trusted trace; what "
+        "leaves the bounds is a warning (default: before a full training that is not on a CPU)",
     )
     place.add_argument(
         "--throughput",

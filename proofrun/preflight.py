@@ -67,7 +67,7 @@ def check_flags(name: RunName, options: argparse.Namespace) -> None:
     """Raises UsageError for a flag that means nothing in a run of this task."""
     others = {
         "Train": ("weights", "no_latency"),
-        "Infer": ("throughput", "max_steps", "seed", "log_interval", "stop_at_epoch_end"),
+        "Infer": ("throughput", "max_steps", "seed", "log_interval", "stop_at_epoch_end", "align"),
     }
     for flag in others[name.task]:
         if getattr(options, flag) not in (None, False):

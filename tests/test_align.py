@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from proofrun.alignment import Alignment, before, of_device, quick_command, read_all
-from proofrun.errors import Exit, ProofrunError, UsageError
+from proofrun.errors import Exit, ProofrunError
 from tools._align import alarms, bounds, cli, home, look, rule, streams
 from tools._align.diff import compare
 from tools._align.trace import SCALARS, STATS, Row, Trace, TraceError, load
@@ -390,135 +384,3 @@ def test_without_a_trusted_trace_it_says_how_to_make_one():
         cli.main(["replay", "GoogLeNet", "--ranks", "3"])
     with pytest.raises(ProofrunError, match="there are: GoogLeNet"):
         cli.main(["replay", "ResNet"])
-
-
-VERDICT = {
-    "schema": 1, "recipe": "GoogLeNet", "data": "Digits", "precision": "AMP", "device": "CPU",
-    "device_name": "A", "torch": "2", "ranks": 1, "steps": 3, "aligned": True, "nearest": 0.4,
-    "finding": None, "trusted": "t.npz", "trusted_sha256": "0" * 64, "t_wall": 1.0,
-}  # fmt: skip
-
-
-def test_verdicts_are_found_by_device_and_precision(tmp_path):
-    folder = tmp_path / "align"
-    folder.mkdir()
-    bad = VERDICT | {"aligned": False, "finding": "step 0 …", "t_wall": 2.0}
-    for name, plain in (("a", VERDICT), ("b", bad), ("c", VERDICT | {"device_name": "B"})):
-        (folder / f"{name}.json").write_text(json.dumps(plain))
-    (folder / "junk.json").write_text("{")
-    known = read_all(tmp_path)
-    assert [v.t_wall for v in known] == [1.0, 1.0, 2.0]
-    newest = of_device(known, "GoogLeNet", "AMP", "CPU", "A")
-    assert newest is not None and "points to the card" in newest.line()
-    other = of_device(known, "Inceptionv2", "AMP", "CPU", "B")
-    assert isinstance(other, Alignment) and "points to data or schedule" in other.line()
-    assert of_device(known, "GoogLeNet", "FP32", "CPU", "A") is None
-    line, environment = quick_command("GoogLeNet_AMP_300E_8NPUs_Train", tmp_path)
-    assert line[-3:] == ["replay", "GoogLeNet_AMP_300E_8NPUs_Train", "--quick"]
-    assert environment == {"PROOFRUN_LOGS": str(tmp_path)}
-
-
-def test_a_named_run_has_a_verdict_of_its_own(tmp_path, monkeypatch, capsys):
-    """The preflight before a run: in its precision, under its name, in a line."""
-    said = before("GoogLeNet-Digits_BF16_1CPU_Infer", tmp_path)
-    assert said.startswith("alignment: device aligned over 3 steps of GoogLeNet in BF16, 20")
-    names = sorted(path.name for path in (tmp_path / "align").iterdir())
-    assert names == [
-        "GoogLeNet-Digits_BF16_1CPU_quick.json",
-        "GoogLeNet-Digits_BF16_1CPU_quick.npz",
-    ]
-    (known,) = read_all(tmp_path)
-    assert (known.precision, known.steps, known.aligned) == ("BF16", 3, True)
-    assert before("GoogLeNet_FP32_1MLU_Infer", tmp_path).startswith("alignment: not checked: ")
-
-
-def test_a_trusted_trace_is_not_replaced_by_the_way(capsys):
-    was = golden().read_bytes()
-    with pytest.raises(UsageError, match="--force"):
-        cli.main(["record", "GoogLeNet", "--steps", "2"])
-    assert golden().read_bytes() == was
-
-
-@pytest.mark.parametrize(
-    ("flag", "name", "words"),
-    [
-        ("--plot", "mine.png", "no plot"),
-        ("--plot", "plot.txt", ".svg"),
-        ("--plot", ".", ".svg"),
-        ("--out", "README.md", ".npz"),
-        ("--out", "mine.npz", "not of align.py"),
-    ],
-)
-def test_outputs_of_others_are_left(tmp_path, flag, name, words):
-    path = tmp_path / name
-    if path.suffix in (".png", ".npz", ".md"):
-        path.write_text("mine")
-    with pytest.raises(UsageError, match=re.escape(words)):
-        cli.main(["replay", "GoogLeNet", "--device", "CPU", flag, str(path)])
-    assert not path.is_file() or path.read_text() == "mine"
-
-
-def array_of(shape: tuple[int, ...]) -> bytes:
-    """The head of an array file that claims so many float64."""
-    buffer = io.BytesIO()
-    head = {"descr": "<f8", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, head)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("sort", ["npy", "no arrays", "nested", "claims", "folder", "fifo", "text"])
-def test_what_is_no_trace_ends_in_one_line(tmp_path, sort):
-    path = tmp_path / "x.npz"
-    if sort == "npy":
-        with path.open("wb") as file:
-            np.save(file, np.zeros(3))
-    elif sort in ("no arrays", "nested", "claims"):
-        nested = io.BytesIO()
-        np.save(nested, np.frombuffer(b"[" * 200_000, np.uint8))
-        members = {"no arrays": b"none", "nested": nested.getvalue(), "claims": array_of((10**12,))}
-        good = io.BytesIO()
-        np.save(good, np.zeros(3))
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("header.npy", members[sort])
-            archive.writestr("stats.npy", good.getvalue())
-            archive.writestr("scalars.npy", good.getvalue())
-    elif sort == "folder":
-        path.mkdir()
-    elif sort == "fifo":
-        os.mkfifo(path)
-    else:
-        path.write_text("pickle me")
-    with pytest.raises(TraceError) as caught:
-        load(path)
-    assert "\n" not in str(caught.value) and "allow_pickle" not in str(caught.value)
-
-
-def test_names_are_names(tmp_path):
-    trusted = load(golden())
-    row = trusted.rows[0].model_copy(update={"name": "[/nope]"})
-    header = trusted.header.model_copy(update={"rows": (row, *trusted.rows[1:])})
-    Trace(header, trusted.stats, trusted.scalars).save(tmp_path / "x.npz")
-    with pytest.raises(TraceError, match="header"):
-        load(tmp_path / "x.npz")
-
-
-def test_a_trusted_trace_is_finite():
-    trusted = load(golden())
-    known = bounds.read(home.REPORTS / "bounds-GoogLeNet-Digits.json")
-    nothing = Trace(trusted.header, trusted.stats * np.nan, trusted.scalars)
-    with pytest.raises(TraceError, match="not finite"):
-        compare(nothing, trusted, known, Path("x"))
-
-
-def test_a_weaker_verdict_hides_no_stronger_one():
-    def verdict(**changes: object) -> Alignment:
-        return Alignment.model_validate(VERDICT | changes)
-
-    bad = verdict(aligned=False, finding="step 0", steps=20, t_wall=1.0)
-    quick = verdict(steps=3, t_wall=2.0)
-    asked = (VERDICT["recipe"], VERDICT["precision"], VERDICT["device"], VERDICT["device_name"])
-    assert of_device([bad, quick], *asked) == bad
-    again = verdict(steps=20, t_wall=3.0)
-    assert of_device([bad, quick, again], *asked) == again
-    later = quick.model_copy(update={"t_wall": 4.0})
-    assert of_device([bad, again, later], *asked) == later

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -15,24 +12,16 @@ from typing import Any, cast, get_args
 
 from rich.console import Console
 
-from proofrun.alignment import FOLDER, Alignment
-from proofrun.alignment import read as read_verdict
-from proofrun.bootstrap import ROOT, folder, in_checkout
-from proofrun.errors import (
-    Exit,
-    Parser,
-    ProofrunError,
-    UsageError,
-    one_line,
-    whole,
-)
+from proofrun.alignment import DATA, FOLDER, Alignment, trace_name
+from proofrun.bootstrap import ensure, folder, in_checkout
+from proofrun.errors import Exit, Parser, UsageError, whole
 from proofrun.recipe import Precision, Recipe
 from proofrun.runs import DeviceKind, RunName
 
-from . import bounds, home, rule, table
+from . import bounds, home, output, rule, table
 from .diff import Comparison, compare
-from .home import MADE_BY
-from .trace import MOST_STEPS, Trace, TraceError, load
+from .ranks import fan_out, threads
+from .trace import MOST_RANKS, MOST_STEPS, Trace, load
 
 _DESCRIPTION = """\
 Compare a device's arithmetic with that of a trusted machine, layer by layer, in a few steps.
@@ -48,6 +37,7 @@ Compare a device's arithmetic with that of a trusted machine, layer by layer, in
 def main(words: Sequence[str] | None = None) -> int:
     """Raises ProofrunError. 0: aligned, or done; 1: out of bounds."""
     given = _parser().parse_args(words)
+    ensure(*given.needs, *["matplotlib"] * bool(getattr(given, "plot", None)))
     return int(given.call(given))
 
 
@@ -62,30 +52,31 @@ def _parser() -> Parser:
     replay = commands.add_parser("replay", help="the same on another, and the verdict")
     for command in (record, replay):
         command.add_argument("model", help="a network, or the name of a run")
-        command.add_argument("--data", default="Digits", help="sets image size and classes")
-        command.add_argument("--ranks", type=whole(1), default=1)
+        command.add_argument("--data", default=DATA, help="sets image size and classes")
+        command.add_argument("--ranks", type=whole(1, MOST_RANKS), default=1)
         command.add_argument("--out", type=Path, help="the trace")
-    record.set_defaults(call=_record)
-    record.add_argument("--force", action="store_true", help="replace the trace that is there")
+    record.set_defaults(call=_record, needs=("torch", "psutil"))
     record.add_argument("--precision", default="FP64", choices=("FP64", "FP32"))
-    record.add_argument("--steps", type=int, default=home.STEPS)
+    record.add_argument("--steps", type=whole(rule.LEAST_STEPS, MOST_STEPS), default=home.STEPS)
     record.add_argument("--batch", type=whole(2), default=home.BATCH, help="images per rank")
     record.add_argument("--seed", type=whole(0), default=0)
-    replay.set_defaults(call=_replay)
+    record.add_argument("--force", action="store_true", help="replace a trace that is there")
+    replay.set_defaults(call=_replay, needs=("torch", "psutil"))
     replay.add_argument("--precision", choices=("FP64", *get_args(Precision)))
     replay.add_argument("--device", choices=get_args(DeviceKind))
     replay.add_argument("--quick", action="store_true", help=f"{home.QUICK_STEPS} steps")
     replay.add_argument("--against", type=Path, help="the trusted trace")
     replay.add_argument("--plot", type=Path, help="layers x steps, .png or .svg")
     diff = commands.add_parser("diff", help="where two traces part")
-    diff.set_defaults(call=_diff)
+    diff.set_defaults(call=_diff, needs=())
     diff.add_argument("trusted", type=Path)
     diff.add_argument("trace", type=Path)
     diff.add_argument("--plot", type=Path, help="layers x steps, .png or .svg")
     pixels = commands.add_parser("input", help="the loaders' pixels side by side")
-    pixels.set_defaults(call=_input)
+    needs = ("torch", "torchvision", "PIL", "psutil", "matplotlib")
+    pixels.set_defaults(call=_input, needs=needs)
     pixels.add_argument("model")
-    pixels.add_argument("--data", default="Digits")
+    pixels.add_argument("--data", default=DATA)
     pixels.add_argument("--dir", help="data folder; else as env.sh says")
     pixels.add_argument("--count", type=whole(1), default=8, help="images")
     pixels.add_argument("--seed", type=whole(0), default=0)
@@ -96,19 +87,15 @@ def _parser() -> Parser:
 def _record(given: Any) -> int:
     recipe_dir, recipe = home.find(given.model, given.data)
     path = given.out or home.golden_path(recipe, given.precision, given.ranks)
-    _check_outputs(given, path)
-    if path.exists() and not given.force and "WORLD_SIZE" not in os.environ:
-        raise UsageError(f"{in_checkout(path)}: is there, and trusted: --force, or another --out")
-    if not rule.LEAST_STEPS <= given.steps <= MOST_STEPS:
-        raise UsageError(f"--steps {given.steps}: give {rule.LEAST_STEPS} to {MOST_STEPS}")
-    if _fan_out(given.ranks, "CPU"):
+    output.check_record(path, given.force)
+    if fan_out(given.ranks, "CPU"):
         return Exit.OK
     from . import engine
 
-    with _threads():
+    with threads():
         of = engine.exercise(recipe, recipe_dir, given.seed, given.steps, given.batch, given.ranks)
         session = engine.Session(of, recipe, recipe_dir, given.precision, "CPU")
-        made = session.run(given.steps, "recorded as trusted")
+        made = session.run(given.steps, output.RECORDED)
         session.device.close()
     if made is not None:
         made.save(path)
@@ -122,63 +109,40 @@ def _record(given: Any) -> int:
 
 
 def _replay(given: Any) -> int:
-    given.model, given.precision, given.device = _named(given)
-    _check_outputs(given, _replayed_path(given))
-    recipe_dir, recipe = home.find(given.model, given.data)
+    model, precision, device = _named(given)
+    recipe_dir, recipe = home.find(model, given.data)
+    name = trace_name(recipe.name, given.data, precision, device, given.ranks, given.quick)
+    path = given.out or folder("PROOFRUN_LOGS", "logs", None) / FOLDER / name
     trusted_path = given.against or home.golden_path(recipe, "FP64", given.ranks)
     if not given.against and not trusted_path.exists():
         raise UsageError(
             f"there is no trusted trace {in_checkout(trusted_path)}; make it on a CPU: python "
-            f"tools/align.py record {given.model} --data {given.data} --ranks {given.ranks}"
+            f"tools/align.py record {recipe.name} --data {given.data} --ranks {given.ranks}"
         )
     trusted = load(trusted_path)
-    if _fan_out(given.ranks, given.device):
-        made = load(_replayed_path(given))  # rank 0 wrote it
-        return _judge(given, trusted, trusted_path, made, recipe)
+    if given.out:
+        output.check_replay(given.out, trusted_path)
+    output.check_picture("--plot", given.plot)
+    if fan_out(given.ranks, device):
+        made = load(path)  # rank 0 wrote it
+        return _judge(given, trusted, trusted_path, made, path, recipe)
     from . import engine
 
     steps = min(home.QUICK_STEPS, trusted.steps) if given.quick else trusted.steps
     old = trusted.header.exercise
-    with _threads():
+    with threads():
         of = engine.exercise(recipe, recipe_dir, old.seed, old.steps, old.batch, given.ranks)
-        precision = cast(engine.AnyPrecision, given.precision)
-        session = engine.Session(of, recipe, recipe_dir, precision, given.device)
+        session = engine.Session(
+            of, recipe, recipe_dir, cast(engine.AnyPrecision, precision), device
+        )
         trace = session.run(steps, "replayed")
         session.device.close()
     if trace is None:
         return Exit.OK
-    trace.save(_replayed_path(given))
+    trace.save(path)
     if given.ranks > 1:
         return Exit.OK
-    return _judge(given, trusted, trusted_path, trace, recipe)
-
-
-def _check_outputs(given: Any, trace: Path | None) -> None:
-    """Before anything is computed: earlier ones are replaced, what is another's is not.
-
-    Raises UsageError.
-    """
-    if trace is not None:
-        if trace.suffix != ".npz":
-            raise UsageError(f"{trace}: the name of a trace ends in .npz; give another --out")
-        verdict = trace.with_suffix(".json")
-        for path, own in ((trace, _is_trace), (verdict, read_verdict)):
-            if path.exists() and not own(path):
-                raise UsageError(f"{path}: is there, and not of align.py; give another --out")
-    picture = getattr(given, "plot", None)
-    if picture is not None:
-        if picture.suffix not in (".png", ".svg"):
-            raise UsageError(f"{picture}: the name of a plot ends in .png or .svg")
-        if picture.exists() and (not picture.is_file() or MADE_BY not in picture.read_bytes()):
-            raise UsageError(f"{picture}: is there, and no plot of align.py; give another --plot")
-
-
-def _is_trace(path: Path) -> bool:
-    try:
-        load(path)
-    except TraceError:
-        return False
-    return True
+    return _judge(given, trusted, trusted_path, trace, path, recipe)
 
 
 def _named(given: Any) -> tuple[str, str, DeviceKind]:
@@ -191,17 +155,9 @@ def _named(given: Any) -> tuple[str, str, DeviceKind]:
     return (name.model if name else given.model), precision, device
 
 
-def _replayed_path(given: Any) -> Path:
-    if given.out:
-        return Path(given.out)
-    cards = f"{given.ranks}{given.device}{'s' * (given.ranks > 1)}"
-    quick = "_quick" * given.quick  # replaces no verdict over all of the steps
-    name = f"{given.model}-{given.data}_{given.precision}_{cards}{quick}.npz"
-    return folder("PROOFRUN_LOGS", "logs", None) / FOLDER / name
-
-
-def _judge(given: Any, trusted: Trace, trusted_path: Path, made: Trace, recipe: Recipe) -> int:
-    path = _replayed_path(given)
+def _judge(
+    given: Any, trusted: Trace, trusted_path: Path, made: Trace, path: Path, recipe: Recipe
+) -> int:
     found = compare(trusted, made, bounds.read(home.bounds_path(recipe)), path)
     _show(found, trusted, made, given.plot)
     written = path.with_suffix(".json")
@@ -229,7 +185,7 @@ def _judge(given: Any, trusted: Trace, trusted_path: Path, made: Trace, recipe: 
 
 
 def _diff(given: Any) -> int:
-    _check_outputs(given, None)
+    output.check_picture("--plot", given.plot)
     trusted, other = load(given.trusted), load(given.trace)
     of = trusted.header.exercise
     _, recipe = home.find(of.recipe, of.data)
@@ -249,38 +205,8 @@ def _show(found: Comparison, trusted: Trace, other: Trace, picture: Path | None)
 
 
 def _input(given: Any) -> int:
+    output.check_picture("--out", given.out)
     from . import inputs
 
     _, recipe = home.find(given.model, given.data)
     return inputs.run(recipe, given.dir, given.count, given.seed, given.out)
-
-
-@contextlib.contextmanager
-def _threads() -> Any:
-    """The threads that launch would give a rank."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        from proofrun.host import usable_cores
-
-        torch.set_num_threads(max(1, usable_cores() // int(os.environ.get("WORLD_SIZE", "1"))))
-    yield
-
-
-def _fan_out(ranks: int, device: str) -> bool:
-    """Start this command once a rank, if that is still to be done. Raises ProofrunError."""
-    if ranks == 1 or "WORLD_SIZE" in os.environ:
-        return False
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    line += [f"--nproc-per-node={ranks}", *sys.argv]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(line, env=environment, capture_output=True)
-    sys.stdout.write(done.stdout.decode(errors="replace"))
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").splitlines()
-        own = [line for line in said if line.startswith("align.py: ")] or said[-1:] or ["nothing"]
-        raise ProofrunError(
-            f"a rank of {ranks} on {device} failed: {one_line(Exception(own[0]))}",
-            Exit.WORKER_DIED,
-        )
-    return True

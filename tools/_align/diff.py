@@ -110,15 +110,18 @@ class Comparison:
         return float(self.excess.max())
 
 
-def bounds_of(known: Bounds, precision: str, device: str) -> tuple[str, PrecisionBounds]:
+def bounds_of(
+    known: Bounds, precision: str, device: str, where: Path
+) -> tuple[str, PrecisionBounds]:
     """The bounds of a trace's precision; AMP is what the device makes of it. Raises TraceError."""
     name = precision
     if precision == "AMP":
         name = "BF16" if device == "CPU" else "FP16"
     if name not in known.precisions:
         raise TraceError(
-            f"bounds of {known.recipe} know {', '.join(known.precisions)}, not {name}; replay in "
-            "one of these, or calibrate it with `python -m tools._align.calibrate`"
+            f"{where}: is in {name}, and bounds of {known.recipe} are known in "
+            f"{', '.join(known.precisions)}; replay in one of these, or calibrate it with `python "
+            "-m tools._align.calibrate`"
         )
     return name, known.precisions[name]
 
@@ -130,9 +133,12 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
     """
     check_same(trusted, other, where)
     if not (np.isfinite(trusted.stats).all() and np.isfinite(trusted.scalars).all()):
-        raise TraceError("the trusted trace has numbers that are not finite: record another")
+        raise TraceError(
+            f"{where}: cannot be held against the trusted trace, which has numbers that are not "
+            "finite; record that one again"
+        )
     made = other.header.made
-    precision, bounds = bounds_of(known, made.precision, made.device)
+    precision, bounds = bounds_of(known, made.precision, made.device, where)
     steps = min(trusted.steps, other.steps)
     if steps < rule.LEAST_STEPS:
         raise TraceError(

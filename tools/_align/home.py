@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from proofrun.alignment import TRUSTED
 from proofrun.bootstrap import ROOT
 from proofrun.errors import UsageError
 from proofrun.recipe import Recipe
 from proofrun.recipe_yaml import load_recipe
 
-REPORTS = ROOT / "reports" / "align"
-
-#: In every plot, to know it again.
-MADE_BY = b"proofrun align.py"
+REPORTS = TRUSTED
 
 #: Steps of the whole exercise, of the quick one, and images per rank and step.
 STEPS, QUICK_STEPS, BATCH = 20, 3, 8

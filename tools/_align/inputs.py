@@ -29,6 +29,7 @@ from proofrun.preflight import DATA_VARIABLE, data_dir
 from proofrun.recipe import EvalProtocol, PaddedPlace, Recipe, TrainInput
 
 from . import streams
+from .output import metadata
 
 #: Largest mean difference of an image, of any colour's mean, and of a pixel, in steps of 255. Two
 #: decoders and two resizers round each on its own; a wrong filter, window or colour is far above.
@@ -231,8 +232,8 @@ def draw(shown: list[tuple[str, dict[str, Pixels]]], path: Path, rows: int = 4) 
             axes[0].set_title(f"{protocol}\n{name}" if column == 0 else f"\n{name}", fontsize=9)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100)
+        figure.savefig(path, dpi=100, metadata=metadata(path))
     except (OSError, ValueError) as error:
-        raise WriteError(f"{path}: cannot be drawn ({error}); give a name in .png") from None
+        raise WriteError(f"{path}: cannot be drawn ({error}); give another --out") from None
     finally:
         plt.close(figure)

@@ -17,7 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
 from proofrun.errors import WriteError
 
 from .diff import Comparison, Direction, Place
-from .home import MADE_BY
+from .output import metadata
 from .table import headline
 from .trace import Trace
 
@@ -69,12 +69,13 @@ def draw(found: Comparison, trusted: Trace, other: Trace, path: Path) -> None:
         f"{theirs.made.device} against {mine.made.precision} on {mine.made.device}\n"
         + "\n".join(_wrapped(headline(found))),
         fontsize=11, color="black" if found.aligned else "#7a0c1e", x=0.01, ha="left",
+        parse_math=False,
     )  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110, metadata={"Title": MADE_BY.decode()})
+        figure.savefig(path, dpi=110, metadata=metadata(path))
     except (OSError, ValueError) as error:
-        raise WriteError(f"{path}: cannot be drawn ({error}); name it .png or .svg") from None
+        raise WriteError(f"{path}: cannot be drawn ({error}); give another --plot") from None
     finally:
         plt.close(figure)
 
@@ -89,7 +90,7 @@ def _label(axis: Any, places: list[Place], steps: int) -> None:
         for start, end in zip(starts, ends, strict=True)
         if end - start > len(blocks) / 60
     ]
-    axis.set_yticks(shown, [blocks[int(at)] for at in shown], fontsize=8)
+    axis.set_yticks(shown, [blocks[int(at)] for at in shown], fontsize=8, parse_math=False)
     for start in starts[1:]:
         axis.axhline(start - 0.5, color="white", linewidth=0.8)
     axis.set_xticks(range(0, steps, max(1, steps // 10)))

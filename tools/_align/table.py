@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
-
-from proofrun.text import clean
+from rich.text import Text
 
 from .diff import Comparison, Finding
 from .trace import Row, Trace
@@ -31,9 +30,8 @@ def show(console: Console, found: Comparison, trusted: Trace, other: Trace) -> N
         made = trace.header.made
         ranks = trace.header.exercise.ranks
         console.print(
-            f"{name}: {clean(made.precision)} on {clean(made.device)} ({clean(made.device_name)}), "
-            f"torch {clean(made.torch)}, "
-            f"{trace.steps} steps, {ranks} rank{'s' * (ranks > 1)}, {min(made.took_s, 1e6):.0f} s",
+            f"{name}: {made.precision} on {made.device} ({made.device_name}), torch {made.torch}, "
+            f"{trace.steps} steps, {ranks} rank{'s' * (ranks > 1)}, {made.took_s:.0f} s",
             markup=False,
         )
     if found.lacking:
@@ -68,8 +66,8 @@ def _findings(findings: list[Finding]) -> Table:
         name = "" if f.place.name == f.place.kind else f.place.name
         rank = f" (rank {f.rank})" if f.rank else ""
         table.add_row(
-            f"{f.step}{rank}", f.place.direction, f.place.kind, name,
-            f"{f.look.sort}: {f.look.says}", f"{f.excess:.3g}", f.over_steps,
+            f"{f.step}{rank}", f.place.direction, f.place.kind, Text(name),
+            Text(f"{f.look.sort}: {f.look.says}"), f"{f.excess:.3g}", f.over_steps,
         )  # fmt: skip
     return table
 

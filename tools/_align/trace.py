@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -15,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from proofrun.alignment import Text
+from proofrun.archive import Limits
 from proofrun.errors import Exit, ProofrunError, WriteError, one_line
 from proofrun.recipe import Strict
 
 SCHEMA = 1
 
-#: Of the whole exercise.
-MOST_STEPS = 1000
-#: Bytes of a trace, packed and of each of its arrays: 20 steps of both networks take a few.
-_LARGEST = 200_000_000
+#: What an exercise may have, and what its file may unpack to: 20 steps of a rank take 1.3 MB.
+MOST_STEPS, MOST_RANKS = 1000, 4096
+LIMITS = Limits(bytes=1 << 28, files=3)
 
 #: In the order in which a step makes them; `Trace.order` says more.
 Kind = Literal["output", "buffer", "grad", "weight_grad", "moment", "weight"]
@@ -50,15 +52,15 @@ class Exercise(Strict):
     `batch` is per rank. `steps` of the whole exercise; a trace may hold fewer of them.
     """
 
-    recipe: str
-    data: str
+    recipe: Text
+    data: Text
     recipe_hash: Sha256
     weights_hash: Sha256
     images_hash: Sha256
     seed: int
     steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
     batch: Annotated[int, Field(ge=2)]
-    ranks: Annotated[int, Field(ge=1, le=4096)]
+    ranks: Annotated[int, Field(ge=1, le=MOST_RANKS)]
     image_size: int
     classes: int
 
@@ -66,7 +68,7 @@ class Exercise(Strict):
 class Row(Strict):
     """One traced tensor: `name` is the module's or parameter's, as in the network."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.]+$")]
+    name: Text
     kind: Kind
     shape: tuple[int, ...]
 
@@ -74,14 +76,14 @@ class Row(Strict):
 class Made(Strict):
     """How and where a trace was made; for people, nothing is decided by it."""
 
-    precision: str
-    device: str
-    device_name: str
-    torch: str
-    numpy: str
-    date: str
-    took_s: float
-    note: str = ""
+    precision: Text
+    device: Text
+    device_name: Text
+    torch: Text
+    numpy: Text
+    date: Text
+    took_s: Annotated[float, Field(ge=0, lt=1e9)]
+    note: Text = ""
 
 
 class Header(Strict):
@@ -137,37 +139,51 @@ def load(path: Path) -> Trace:
         raise TraceError(
             f"{path}: there is no such trace; make it with `python tools/align.py record`"
         )
-    if not path.is_file() or path.stat().st_size > _LARGEST:
-        raise TraceError(f"{path}: is no file, or too large to be a trace; give one of align.py")
+    if not path.is_file():  # a fifo would be waited for
+        raise TraceError(f"{path}: is no file; give the .npz file of a trace")
     try:
-        arrays = _arrays(path)
-        text = arrays["header"].tobytes().decode()
-        stats, scalars = arrays["stats"], arrays["scalars"]
-    except (KeyError, UnicodeDecodeError) as error:
-        raise TraceError(
-            f"{path}: is no trace of align.py ({one_line(error)}); record it again"
-        ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        why = "" if "pickle" in str(error) else f" ({one_line(error)})"
-        raise TraceError(f"{path}: is damaged{why}; record it again") from None
+        text, stats, scalars = _unpacked(path)
+    except _DAMAGE as error:
+        raise TraceError(f"{path}: is damaged ({one_line(error)}); record it again") from None
     return Trace(*_checked(path, text, stats, scalars))
 
 
-def _arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The members header, stats and scalars; what they claim to hold is bounded first."""
-    found = {}
+#: What zipfile, zlib and numpy raise over bytes that are not what they seem.
+_DAMAGE = (
+    OSError, ValueError, EOFError, MemoryError, RuntimeError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+_ARRAYS = ("header", "stats", "scalars")
+_ZIP = b"PK\x03\x04"
+
+
+def _unpacked(path: Path) -> tuple[str, NDArray[np.generic], NDArray[np.generic]]:
+    """(header, stats, scalars). Raises TraceError for what is none, `_DAMAGE` for what is cut."""
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) != _ZIP:
+            raise TraceError(f"{path}: is no trace of align.py; give the .npz file of one")
     with zipfile.ZipFile(path) as archive:
-        for name in ("header", "stats", "scalars"):
-            with archive.open(f"{name}.npy") as member:
-                version = np.lib.format.read_magic(member)
-                if version != (1, 0):
-                    raise ValueError(f"{name} has version {version}")
-                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-            if math.prod(shape) * dtype.itemsize > _LARGEST:
-                raise ValueError(f"{name} is too large")
-            with archive.open(f"{name}.npy") as member:
-                found[name] = np.lib.format.read_array(member, allow_pickle=False)
-    return found
+        members = {member.filename: member for member in archive.infolist()}
+        if set(members) != {f"{name}.npy" for name in _ARRAYS}:
+            raise TraceError(
+                f"{path}: is no trace of align.py (it does not hold {', '.join(_ARRAYS)}); give "
+                "the .npz file of one"
+            )
+        size = sum(member.file_size for member in members.values())
+        if reason := LIMITS.exceeded(size, path.stat().st_size, len(archive.infolist())):
+            raise TraceError(f"{path}: is no trace of align.py ({reason})")
+        header, stats, scalars = (_array(archive.read(f"{name}.npy")) for name in _ARRAYS)
+    return header.tobytes().decode(), stats, scalars
+
+
+def _array(raw: bytes) -> NDArray[np.generic]:
+    """Of an .npy file without objects. Raises ValueError."""
+    try:
+        read: NDArray[np.generic] = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
+    except Exception:  # of any kind; numpy's words may advise to read what is not safe to read
+        raise ValueError("an array of it cannot be read") from None
+    return read
 
 
 def _checked(
@@ -191,7 +207,7 @@ def _checked(
         and stats.shape[:3] == (len(STATS), ranks, rows)
         and 0 < stats.shape[3] <= header.exercise.steps
         and scalars.shape == (ranks, stats.shape[3], len(SCALARS))
-        and stats.dtype.kind == scalars.dtype.kind == "f"
+        and (stats.dtype, scalars.dtype) == ("<f4", "<f8")
         and (header.stats, header.scalars) == (STATS, SCALARS)
     )
     if not fits:

@@ -25,6 +25,7 @@ class Row:
     notes: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+    torch: str = ""  # "": not recorded, or not the same in all of its runs
 
     def judged(self, metric: str) -> Judgement | None:
         return next((j for j in self.judgements if j.claim.metric == metric), None)
@@ -89,6 +90,7 @@ def identity(group: Group) -> dict[str, object]:
         "flags": found + ["different data"] * bool(remark),
         "notes": [remark] * bool(remark),
         "runs": [member.folder for member in group.runs],
+        "torch": standing.torch_of(group.runs),
     }
 
 

@@ -50,6 +50,14 @@ def _data(start: RunStart) -> Data:
     return Data(fingerprint, identity, bool(facts.get("changed")))
 
 
+def torch_of(runs: Sequence[Run]) -> str:
+    """The version that all processes of these runs record; "" where there is no such one."""
+    packages = [start.provenance.get("packages") for run in runs for start, _ in run.of(RunStart)]
+    found = {p.get("torch") if isinstance(p, dict) else None for p in packages}
+    (version,) = found if len(found) == 1 else ("",)
+    return version if isinstance(version, str) else ""
+
+
 #: What of a recipe decides what is trained.
 _TRAINING = {"model", "optimizer", "schedule", "batch", "loss", "precision"}
 _DATA = {"name", "classes", "train_images", "val_images", "train", "normalize"}
