@@ -6,6 +6,7 @@ shows it beside the run's verdicts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def check(plan: Plan, nodes: Nodes, folder: RunFolder, logs: Path) -> None:
     print(shown, flush=True)
     with folder.open_log() as log:
         said = printable(f"alignment: {_replay(plan.name, logs, limit_s, log.fileno())}")
-        log.write(f"{said}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk takes words away, never the run
+            log.write(f"{said}\n".encode())
     print(said, flush=True)
 
 
@@ -73,7 +75,8 @@ def _replay(run: RunName, logs: Path, limit_s: int, log: int) -> str:
         process.kill()
         process.communicate()
         return f"not checked: it took more than {limit_s} s; the run goes on"
-    os.write(log, errors)
+    with contextlib.suppress(OSError):
+        os.write(log, errors)
     name = alignment.trace_name(run.model, alignment.DATA, run.precision, run.device, 1, True)
     found = alignment.read((logs / alignment.FOLDER / name).with_suffix(".json"))
     if process.returncode in (0, 1) and found is not None and found.t_wall >= start:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from plans import plan
 
@@ -98,6 +100,25 @@ def test_a_check_that_cannot_be_made_is_a_line_and_the_run_goes_on(checkout, env
     assert "there is no trusted trace" in line and "(code 2); the run goes on" in line
     assert line in log and "Traceback" not in said + log
     assert alignment.read_all(tmp_path / "logs") == []
+
+
+def test_stopped_amid_the_check_it_is_made_the_next_time(environment, tmp_path):
+    line = [sys.executable, str(ROOT / "proofrun" / "launch.py"), RUN, "--logs", str(tmp_path)]
+    process = subprocess.Popen(
+        [*line, "--align", *SHORT], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("alignment: a few steps"):
+        pass
+    own = psutil.Process(process.pid)
+    while not (children := own.children()):
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=20) == Exit.INTERRUPTED
+    assert not psutil.wait_procs(children, timeout=20)[1]
+    assert alignment.read_all(tmp_path) == []
+    said, _ = started(ROOT, tmp_path, environment)
+    assert f"{RUN}: resumed in" in said and "alignment: device aligned" in said
 
 
 def test_a_named_run_gives_its_own_name(tmp_path):
