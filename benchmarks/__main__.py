@@ -31,8 +31,10 @@ NETWORKS = ("inceptionv2", "googlenet")
 def main() -> int:
     """Measure the parts asked for, write them, write the report."""
     from benchmarks import tables
+    from benchmarks.turns import keep_memory
 
     options = _parse(tables.PARTS)
+    kept = keep_memory()
     folder: Path = options.out
     folder.mkdir(parents=True, exist_ok=True)
     if options.arms:
@@ -42,7 +44,7 @@ def main() -> int:
                 if name in options.arms:
                     start = time.time()
                     found = work[name]()
-                    part = {"machine": _machine(start), **found}
+                    part = {"machine": {**_machine(start), "memory_kept": kept}, **found}
                     path = folder / f"{name}.json"
                     path.write_text(json.dumps(part, indent=1) + "\n", encoding="utf-8")
     parts = {

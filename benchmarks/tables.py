@@ -20,7 +20,8 @@ agree within 5 %. *ours / arm* is the median of the ratios of the blocks; its in
 bootstrap of 95 %. *ours, again* is the same arm a second time: what it shows is noise, and widens
 what counts as no difference. *faster* and *slower* (ours is, beside that arm) need 7 blocks and an
 interval on one side of 1. Processor time is that of all cores and child processes, waiting threads'
-spin included. An arm whose loss or pixels are not the reference's is thrown out.
+spin included. An arm whose loss or pixels are not the reference's is thrown out. *Freed memory
+kept*: malloc gives nothing back to the kernel, so that no arm pays for what another has left.
 """
 
 
@@ -53,10 +54,11 @@ def _part(part: Mapping[str, Any]) -> Iterator[str]:
 def _facts(machine: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     commit = str(machine.get("commit"))[:10] + (", changed" if machine.get("dirty") else "")
+    kept = "; freed memory kept" * bool(machine.get("memory_kept"))
     return (
         f"{machine['started']}, {machine['seconds']:.0f} s; {machine['cpu']}; "
         f"{machine['platform']}; Python {machine['python']}; {versions}; commit {commit}; "
-        f"`{machine['command']}`"
+        f"`{machine['command']}`{kept}"
     )
 
 
