@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -202,3 +204,21 @@ def test_the_committed_report_is_made_from_its_files():
     found = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in REPORT.glob("*.json")}
     assert found, "no measurement is committed"
     assert tables.report(found) == (REPORT / "report.md").read_text(encoding="utf-8")
+
+
+def test_memory_is_kept():
+    """In a process of its own: large blocks that are freed and asked for again cost no page."""
+    code = """
+import resource, torch
+from benchmarks.turns import keep_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.zeros(20_000_000) + 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first, kept, _ = faults(), keep_memory(), faults()
+print(kept, first, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    kept, before, after = done.stdout.split()
+    assert kept == "True" and int(before) > 10_000 > 100 > int(after), done.stderr
