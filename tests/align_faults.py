@@ -117,6 +117,11 @@ def one_rounded_layer(session: Session) -> None:
     round_layer(session.model.get_submodule("features.inception4b.b3x3.conv.conv"))
 
 
+def nesterov(session: Session) -> None:
+    for group in session.stepper.optimizer.param_groups:
+        group["nesterov"] = True
+
+
 def relu_missing(session: Session) -> None:
     session.model.get_submodule("features.inception4c.b1x1.relu").forward = lambda x: x
 
@@ -197,6 +202,8 @@ FAULTS = (
           "dropout", _OUT, ("zeros",)),
     Fault("LR one step late", "googlenet", late_rate,
           "lr", "lr", ("value",), step=2),
+    Fault("Nesterov's momentum", "inceptionv2", nesterov,
+          "features.conv1.conv.weight", "weight", ("scale of the update",)),
     Fault("one layer rounded to 10 bits", "googlenet", one_rounded_layer,
           "features.inception4b.b3x3.conv.conv", _OUT, ("rounding",)),
     Fault("ReLU missing", "googlenet", relu_missing,

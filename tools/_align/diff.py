@@ -277,4 +277,11 @@ def _look(place: Place, rank: int, step: int, pairs: dict, numbers: dict) -> loo
     if place not in pairs:
         return MISSING
     mine, theirs, row, shape = pairs[place]
+    moment = Place(place.name, "moment")
+    if place.kind == "weight" and row.shape == shape and moment in pairs:
+        rates, _ = numbers[Place("lr", "lr")]
+        apart = (theirs - mine)[rank]
+        new = apart[step] - apart[step - 1] if step else apart[step]
+        if said := look.of_update(new, -rates[rank, step] * pairs[moment][0][rank, step]):
+            return said
     return look.look(mine[rank, step], theirs[rank, step], row, shape)

@@ -23,6 +23,7 @@ Sort = Literal[
     "offset",
     "offset in each channel",
     "scale and offset",
+    "scale of the update",
     "rounding",
     "scattered",
     "value",
@@ -87,6 +88,19 @@ def look(trusted: Values, other: Values, row: Row, other_shape: tuple[int, ...])
         bits = math.log2(0.65 / max(size, 1e-12)) - 1
         return Look("rounding", f"relative error {size:.1e}, as of about {bits:.0f} mantissa bits")
     return Look("scattered", f"relative error {size:.1e}: no one scale, offset, channel or border")
+
+
+def of_update(apart: Values, update: Values) -> Look | None:
+    """What a weight's change of one step looks like beside the trusted change: times a number?
+
+    `apart`, `update`: (len(STATS),), the difference of both traces' changes, and the trusted one.
+    """
+    ours, size = apart[5:], float(np.square(update[5:]).sum())
+    factor = float(ours @ update[5:]) / size if size else 0.0
+    left = np.square(ours - factor * update[5:]).sum()
+    if not np.isfinite(left) or left > _TIGHT * np.square(ours).sum():
+        return None
+    return Look("scale of the update", f"the weight moves {1 + factor:.4g} times as far")
 
 
 def _fits(
