@@ -69,10 +69,14 @@ class Alignment(Strict):
     def _made(self) -> str:
         day = time.strftime("%Y-%m-%d", time.gmtime(self.t_wall))
         ranks = f"{self.ranks} rank{'s' * (self.ranks > 1)}"
+        against = f", against {self.trusted}, which is no trace of this checkout"
+        return f"{day}, torch {self.torch}, {ranks}{'' if self.is_of_checkout else against}"
+
+    @property
+    def is_of_checkout(self) -> bool:
+        """Whether the trusted trace is one of this checkout's."""
         own = TRUSTED / self.trusted
-        same = self.trusted == own.name and own.is_file() and _sha256(own) == self.trusted_sha256
-        against = "" if same else f", against {self.trusted}, which is no trace of this checkout"
-        return f"{day}, torch {self.torch}, {ranks}{against}"
+        return self.trusted == own.name and own.is_file() and _sha256(own) == self.trusted_sha256
 
     def outdoes(self, other: Alignment) -> bool:
         """Whether this looked at as much as `other`, and later."""
@@ -129,7 +133,19 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def trace_name(recipe: str, data: str, precision: str, device: str, ranks: int, quick: bool) -> str:
-    """Of the file in `FOLDER` that holds a replay; the verdict lies beside it as .json."""
+def trace_name(
+    recipe: str,
+    data: str,
+    precision: str,
+    device: str,
+    ranks: int,
+    quick: bool,
+    elsewhere: bool = False,
+) -> str:
+    """Of the file in `FOLDER` that holds a replay; the verdict lies beside it as .json.
+
+    `elsewhere`: held against a trace that is not where trusted ones are kept.
+    """
     cards = f"{ranks}{device}{'s' * (ranks > 1)}"
-    return f"{recipe}-{data}_{precision}_{cards}{'_quick' * quick}.npz"
+    kind = "_against-another" * elsewhere + "_quick" * quick
+    return f"{recipe}-{data}_{precision}_{cards}{kind}.npz"

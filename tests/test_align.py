@@ -97,6 +97,17 @@ def test_a_deviation_is_called_by_its_name(change, sort, says):
     assert found.sort == sort and says in found.says, found
 
 
+@pytest.mark.parametrize(
+    ("factor", "noise", "says"),
+    [(0.9, 1e-5, "1.9 times as far"), (-1.0, 0.0, "moves 0 times"), (0.9, 1.0, None)],
+)
+def test_an_update_is_compared_with_the_trusted_one(factor, noise, says):
+    draw = np.random.default_rng(1)
+    update = draw.standard_normal(len(STATS))
+    found = look.of_update(factor * update + noise * draw.standard_normal(len(STATS)), update)
+    assert found is None if says is None else found and says in found.says
+
+
 def test_patterns_are_rarely_seen_in_noise():
     """A random deviation that is no rounding is called scattered in nearly all cases."""
     row = Row(name="features.conv1.conv", kind="output", shape=LAYER.shape)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from alignments import VERDICT
 from test_align import golden
 
-from proofrun.errors import Exit, UsageError
+from proofrun.errors import Exit, UsageError, WriteError
 from tools._align import cli
-from tools._align.trace import Trace, load
+from tools._align.trace import Trace, TraceError, load
 
 FOREIGN = b"somebody's own"
+TOOL = str(Path(__file__).resolve().parent.parent / "tools" / "align.py")
 
 
 def refused(*words: object) -> str:
@@ -72,6 +75,50 @@ def test_a_replay_replaces_replays_alone(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(VERDICT))
     assert cli.main(list(map(str, line))) == Exit.OK
     assert json.loads((tmp_path / "x.json").read_text())["t_wall"] > 1
+
+
+def test_the_default_place_is_looked_at_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROOFRUN_LOGS", str(tmp_path))
+    path = tmp_path / "align" / "GoogLeNet-Digits_FP32_1CPU_quick.json"
+    path.parent.mkdir()
+    path.write_bytes(FOREIGN)
+    line = ["replay", "GoogLeNet", "--device", "CPU", "--quick"]
+    assert "is not a verdict of align.py" in refused(*line)
+    assert path.read_bytes() == FOREIGN
+
+
+def test_another_trusted_trace_has_a_place_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROOFRUN_LOGS", str(tmp_path))
+    mine = tmp_path / "mine.npz"
+    mine.write_bytes(golden().read_bytes())
+    line = ["replay", "GoogLeNet", "--device", "CPU", "--quick", "--against"]
+    assert cli.main([*line, str(mine)]) == Exit.OK
+    assert cli.main([*line, str(golden())]) == Exit.OK
+    stem = "GoogLeNet-Digits_FP32_1CPU"
+    names = sorted(path.name for path in (tmp_path / "align").glob("*.json"))
+    assert names == [f"{stem}_against-another_quick.json", f"{stem}_quick.json"]
+
+
+def test_a_trace_of_other_size_is_refused_before_it_is_replayed(tmp_path, monkeypatch):
+    """And says so by what was asked for, not by a hash."""
+    small, out = tmp_path / "small.npz", tmp_path / "x.npz"
+    replayed(out)
+    before = out.read_bytes()
+    line = ["record", "GoogLeNet", "--steps", "2", "--ranks", "2", "--out", str(small)]
+    subprocess.run([sys.executable, TOOL, *line], check=True, capture_output=True)
+    with pytest.raises(TraceError, match=r"has ranks 1, the trusted trace 2"):
+        cli.main(["replay", "GoogLeNet", "--device", "CPU", "--against", str(small),
+                  "--out", str(out)])  # fmt: skip
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("folder", ["mine.txt", "/proc"])
+def test_what_was_computed_is_said_where_it_cannot_be_written(tmp_path, folder, capsys):
+    (tmp_path / "mine.txt").write_bytes(FOREIGN)
+    out = tmp_path / folder / "x.npz"
+    with pytest.raises(WriteError, match="give another --out"):
+        cli.main(["replay", "GoogLeNet", "--device", "CPU", "--quick", "--out", str(out)])
+    assert "aligned: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])

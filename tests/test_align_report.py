@@ -12,7 +12,9 @@ from fake_logs import FakeRun
 
 from proofrun.alignment import TRUSTED, Alignment, read_all, standing
 from tools._report.build import Report, build
+from tools._report.grids import grids
 from tools._report.read import read_logs
+from tools._report.tables import frames
 
 DAY = 86400.0
 GOLDEN = TRUSTED / "GoogLeNet-Digits-FP64.npz"
@@ -90,7 +92,8 @@ def test_a_run_that_records_no_torch_has_no_verdict(tmp_path):
     ],
 )
 def test_another_trusted_trace_is_named(tmp_path, change):
-    _, (note,) = said(reported(tmp_path, OURS | change))
+    flags, (note,) = said(reported(tmp_path, OURS | change))
+    assert flags == []
     trusted = (OURS | change)["trusted"]
     assert f"1 rank, against {trusted}, which is no trace of this checkout: a missed" in note
 
@@ -124,7 +127,28 @@ def test_a_misaligned_verdict_is_forgotten_for_good(tmp_path):
     assert standing(made) is made[-1] and standing([]) is None
 
 
-def test_what_is_no_verdict_is_left_out(tmp_path):
-    verdicts(tmp_path, OURS, {"schema": 2})
-    (tmp_path / "align" / "junk.json").write_text("{")
+def test_what_is_no_verdict_is_left_out_and_named(tmp_path):
+    report = reported(tmp_path, OURS, {"schema": 2})
+    assert said(report)[0] == ["device aligned"]
     assert len(read_all(tmp_path)) == 1
+    (rejected,) = report.logs.rejected
+    assert rejected.file == "align/1.json" and "no verdict of align.py" in rejected.reason
+
+
+def test_a_trace_of_ones_own_takes_no_misaligned_verdict_back(tmp_path):
+    flags, (note,) = said(reported(tmp_path, BAD, OURS | LATER | {"trusted": "mine.npz"}))
+    assert flags == ["device misaligned"] and "points to the card" in note
+
+
+def test_a_run_in_no_table_has_its_flag_too(tmp_path):
+    verdicts(tmp_path, BAD)
+    run = FakeRun(
+        "GoogLeNet-Digits_FP32_10E_1CPU_Train", max_steps=5,
+        provenance={"packages": {"torch": "2.13.0"}},
+    )  # fmt: skip
+    run.write(tmp_path)
+    report = build(read_logs([tmp_path]))
+    assert not report.rows and len(report.others) == 1
+    assert "device misaligned" in report.flags(report.others[0])
+    assert "device misaligned" in frames(report)["other_runs"]["flags"][0]
+    assert "device misaligned" in str(grids(report))

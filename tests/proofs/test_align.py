@@ -48,7 +48,9 @@ HARMLESS = (
 
 
 @pytest.mark.parametrize("recipe", DIGITS)
-@pytest.mark.parametrize(("what", "change", "last", "threads"), HARMLESS, ids=lambda v: str(v))
+@pytest.mark.parametrize(
+    ("what", "change", "last", "threads"), HARMLESS, ids=[each[0] for each in HARMLESS]
+)
 def test_a_harmless_difference_is_silent(recipe, what, change, last, threads, evidence):
     with variants.threads(threads):
         found = judged(recipe, replay(recipe, change, home.QUICK_STEPS, channels_last=last))

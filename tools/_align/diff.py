@@ -131,7 +131,7 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
 
     Raises TraceError when they are not of one exercise, or too short to judge.
     """
-    check_same(trusted, other, where)
+    check_same(trusted.header.exercise, other.header.exercise, where)
     if not (np.isfinite(trusted.stats).all() and np.isfinite(trusted.scalars).all()):
         raise TraceError(
             f"{where}: cannot be held against the trusted trace, which has numbers that are not "
@@ -161,7 +161,8 @@ def compare(trusted: Trace, other: Trace, known: Bounds, where: Path) -> Compari
     reshaped = [row.shape != o.shape for row, o in zip(rows, others, strict=True)]
     excess[:, :, reshaped] = np.inf
     single = scalar_deviations(trusted.scalars[:, :steps], other.scalars[:, :steps])
-    single = single / scalar_limits(bounds, known.margin, steps)
+    with np.errstate(over="ignore"):
+        single = single / scalar_limits(bounds, known.margin, steps)
     missing = [row for row in trusted.rows if (row.name, row.kind) not in index]
     lacking = [row for row in missing if (_layer(row), "output") not in index]
     missing = [row for row in missing if row not in lacking]
@@ -263,7 +264,7 @@ def _remarks(places: list[Place], excess: Values, began: NDArray[np.int64]) -> l
 def _look(place: Place, rank: int, step: int, pairs: dict, numbers: dict) -> look.Look:
     if place in numbers:
         mine, theirs = (float(values[rank, step]) for values in numbers[place])
-        ratio = f", times {theirs / mine:.6g}" if mine else ""
+        ratio = f", times {theirs / mine:.6g}" if mine and np.isfinite(theirs) else ""
         return look.Look("value", f"{mine:.6g} became {theirs:.6g}{ratio}")
     places = {c: Place(f"input.{c}", "output") for c in "RGB"}
     if place.name == "input" and pairs.keys() >= set(places.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -18,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from proofrun.alignment import Text
 from proofrun.archive import Limits
-from proofrun.errors import Exit, ProofrunError, WriteError, one_line
+from proofrun.errors import Exit, ProofrunError, WriteError, disk_is_full, one_line
 from proofrun.recipe import Strict
 
 SCHEMA = 1
@@ -127,10 +128,10 @@ class Trace:
                 )
             partial.replace(path)
         except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise WriteError(
-                f"{path}: cannot be written ({error.strerror}); free the disk or give another --out"
-            ) from None
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            what = "free the disk" if disk_is_full(error) else "give another --out"
+            raise WriteError(f"{path}: cannot be written ({error.strerror}); {what}") from None
 
 
 def load(path: Path) -> Trace:
@@ -218,10 +219,14 @@ def _checked(
     return header, stats.astype(np.float64).transpose(1, 3, 2, 0), scalars.astype(np.float64)
 
 
-def check_same(trusted: Trace, other: Trace, where: Path) -> None:
-    """Raises TraceError naming the first fact in which two traces are of different exercises."""
-    mine, theirs = trusted.header.exercise, other.header.exercise
-    for name in Exercise.model_fields:
+#: What an exercise is asked for comes before what it is then made of.
+_HASHES = [name for name in Exercise.model_fields if name.endswith("_hash")]
+_ASKED = [name for name in Exercise.model_fields if name not in _HASHES]
+
+
+def check_same(mine: Exercise, theirs: Exercise, where: Path) -> None:
+    """`mine` is the trusted one. Raises TraceError naming the first fact in which they differ."""
+    for name in (*_ASKED, *_HASHES):
         if getattr(mine, name) != getattr(theirs, name):
             raise TraceError(
                 f"{where}: has {name} {_short(getattr(theirs, name))}, the trusted trace "

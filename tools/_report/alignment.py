@@ -5,23 +5,53 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from proofrun.alignment import of_device, read_all, same_torch, standing
+from proofrun.alignment import (
+    Alignment,
+    of_device,
+    read_all,
+    same_torch,
+    standing,
+)
 
+from .read import Run
 from .rows import Row, add_flag
+from .standing import torch_of
 
 
 def remark(rows: Iterable[Row], logs: Path) -> None:
     """Say beside the verdicts whether the device is aligned, where a replay is under the logs.
 
-    One with another torch says so and flags nothing: its kernels are not those of the run.
+    One with another torch says so and flags nothing: its kernels are not those of the run. Nor does
+    one against a trace that this checkout does not have: whoever made it is trusted by its maker.
     """
     known = read_all(logs)
     for row in rows:
         on_it = of_device(known, row.model, row.precision, row.device, row.device_name)
-        found = standing([v for v in on_it if row.torch and same_torch(v.torch, row.torch)])
+        found = _standing(on_it, row.torch)
         if found is not None:
             row.notes.append(found.line())
-            add_flag(row, "device aligned" if found.aligned else "device misaligned")
+            add_flag(row, _flag(found))
         elif (other := standing(on_it)) is not None:
             own = f"with torch {row.torch}" if row.torch else "with a torch that is not recorded"
-            row.notes.append(f"not of this run, {own}: {other.line()}")
+            is_run = row.torch and same_torch(other.torch, row.torch)
+            row.notes.append(other.line() if is_run else f"not of this run, {own}: {other.line()}")
+
+
+def flags(runs: Iterable[Run], logs: Path) -> dict[str, str]:
+    """{folder of a run: its device's flag}, of runs that are in no row."""
+    known, found = read_all(logs), {}
+    for run in runs:
+        plan = run.plan
+        on_it = of_device(known, plan.recipe.name, plan.precision, plan.device, run.device_name)
+        if (verdict := _standing(on_it, torch_of([run]))) is not None:
+            found[run.folder] = _flag(verdict)
+    return found
+
+
+def _standing(on_it: list[Alignment], torch: str) -> Alignment | None:
+    same = [v for v in on_it if torch and same_torch(v.torch, torch)]
+    return standing([v for v in same if v.is_of_checkout])
+
+
+def _flag(found: Alignment) -> str:
+    return "device aligned" if found.aligned else "device misaligned"

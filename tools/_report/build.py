@@ -23,7 +23,7 @@ from .verdict import Estimate, Judgement, Verdict
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that the renderers show."""
+    """Everything that the renderers show. `devices`: flags of `others` by folder, see alignment."""
 
     logs: Logs
     accuracy: list[AccuracyRow]
@@ -31,6 +31,12 @@ class Report:
     mark: list[MarkRow]
     others: list[Run]
     recipes: list[Recipe]
+    devices: dict[str, str]
+
+    def flags(self, run: Run) -> list[str]:
+        """Of one of `others`."""
+        device = self.devices.get(run.folder)
+        return [*measure.flags(run), *([device] if device else [])]
 
     @property
     def rows(self) -> list[Row]:
@@ -74,6 +80,7 @@ def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
         + [row for log in logs.foreign for row in foreign.mark_rows(log)],
         others,
         _recipes([run.plan.recipe for run in logs.runs]),
+        alignment.flags(others, logs.root),
     )
     _remark_missing(report)
     alignment.remark(report.rows, logs.root)

@@ -274,7 +274,7 @@ def _others(report: Report) -> Grid:
         done = f"{run.epochs_done:.2f} of {run.plan.recipe.schedule.epochs}"
         status = "in progress" if run.status == "running" else run.status
         start = (cell(run.plan.run), cell(run.number), cell(status), cell(done))
-        end = (cell(", ".join(measure.flags(run))), cell(run.message or NONE))
+        end = (cell(", ".join(report.flags(run))), cell(run.message or NONE))
         grid.rows.append(GridRow((*start, *numbers, *end)))
     return grid
 

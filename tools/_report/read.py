@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
+from proofrun import alignment
 from proofrun.errors import ProofrunError, UsageError, one_line
 from proofrun.events import AnyEvent, Event, Fault, RunEnd, RunStart
 from proofrun.runs import Plan, RunName
@@ -141,6 +142,11 @@ def read_logs(paths: Sequence[Path]) -> Logs:
         rejected += [Rejected(*each) for each in log.rejected if log.logs or path in found.named]
     if not found.folders and not foreign:
         _nothing(paths, found, rejected)
+    rejected += [
+        Rejected(_shown(path, root), 0, "no verdict of align.py: replay again")
+        for path in sorted((root / alignment.FOLDER).glob("*.json"))
+        if alignment.read(path) is None
+    ]
     return Logs(root, sorted(runs, key=lambda run: (run.plan.run, run.number)), rejected, foreign)
 
 

@@ -25,7 +25,7 @@ def frames(report: Report) -> dict[str, pd.DataFrame]:
         "accuracy": [_accuracy(row) for row in report.accuracy],
         "throughput": [_throughput(row) for row in report.throughput],
         "mark": [_mark(row) for row in report.mark],
-        "other_runs": [_other(run) for run in report.others],
+        "other_runs": [_other(run, report.flags(run)) for run in report.others],
         "rejected_lines": [r._asdict() for r in report.logs.rejected],
     }
     if any(map(is_shown, report.logs.runs)):
@@ -226,7 +226,7 @@ def _foreign(log: ForeignLog) -> dict[str, Any]:
     }
 
 
-def _other(run: Run) -> dict[str, Any]:
+def _other(run: Run, flags: Sequence[str]) -> dict[str, Any]:
     return {
         "run": run.plan.run,
         "number": run.number,
@@ -235,6 +235,6 @@ def _other(run: Run) -> dict[str, Any]:
         "epochs": run.plan.recipe.schedule.epochs,
         **{name: sample.value for name, sample in measure.so_far(run).items()},
         "device_name": run.device_name,
-        "flags": "; ".join(measure.flags(run)),
+        "flags": "; ".join(flags),
         "message": run.message,
     }
