@@ -48,7 +48,7 @@ def keep_memory() -> bool:
     """Let this process keep what its arms free; False where the C library has no such setting.
 
     glibc gives large blocks back to the kernel, which then hands them out anew, zeroed, page by
-    page: 3 to 8 ms an image of a training step, which depend on what the arm before has left.
+    page. How long that takes depends on what the arm before has left (reports/speed/notes.md).
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

@@ -76,7 +76,7 @@ class Alignment(Strict):
     def is_of_checkout(self) -> bool:
         """Whether the trusted trace is one of this checkout's."""
         own = TRUSTED / self.trusted
-        return self.trusted == own.name and own.is_file() and _sha256(own) == self.trusted_sha256
+        return self.trusted == own.name and own.is_file() and digest(own) == self.trusted_sha256
 
     def outdoes(self, other: Alignment) -> bool:
         """Whether this looked at as much as `other`, and later."""
@@ -100,10 +100,12 @@ def read(path: Path) -> Alignment | None:
     return None
 
 
-def read_all(logs: Path) -> list[Alignment]:
-    """Every verdict under `<logs>/align/`, oldest first; what is no verdict is left out."""
-    found = [read(path) for path in sorted((logs / FOLDER).glob("*.json"))]
-    return sorted((v for v in found if v is not None), key=lambda verdict: verdict.t_wall)
+def read_all(logs: Path) -> tuple[list[Alignment], list[Path]]:
+    """(every verdict under `<logs>/align/`, oldest first; the files there that are none)."""
+    found = {path: read(path) for path in sorted((logs / FOLDER).glob("*.json"))}
+    verdicts = [verdict for verdict in found.values() if verdict is not None]
+    verdicts.sort(key=lambda verdict: verdict.t_wall)
+    return verdicts, [path for path, verdict in found.items() if verdict is None]
 
 
 def of_device(
@@ -129,7 +131,8 @@ def same_torch(one: str, other: str) -> bool:
     return one.partition("+")[0] == other.partition("+")[0]
 
 
-def _sha256(path: Path) -> str:
+def digest(path: Path) -> str:
+    """By which a verdict knows its trusted trace. Raises OSError."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

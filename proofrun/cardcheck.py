@@ -81,7 +81,7 @@ def _replay(run: RunName, logs: Path, limit_s: int, log: int) -> str:
     found = alignment.read((logs / alignment.FOLDER / name).with_suffix(".json"))
     if process.returncode in (0, 1) and found is not None and found.t_wall >= start:
         return found.line() if found.aligned else f"WARNING: {found.line()}; the run goes on"
-    last = (errors.decode(errors="replace").split("\n")[-2:-1] or ["it said nothing"])[0]
+    last = errors.decode(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
     return f"not checked: {last} (code {process.returncode}); the run goes on"
 
 

@@ -78,7 +78,7 @@ def test_launch_checks_and_leaves_the_verdict(environment, tmp_path):
     assert "alignment: device aligned over 3 steps of GoogLeNet in FP32" in said
     assert said.index("alignment: device aligned") < said.index("torch.distributed.run")
     assert "alignment: device aligned" in log and "compared: FP32 on CPU" in log
-    (verdict,) = alignment.read_all(tmp_path)
+    (verdict,), _ = alignment.read_all(tmp_path)
     assert verdict.aligned and verdict.steps == 3 and verdict.ranks == 1
     assert (tmp_path / "align" / "GoogLeNet-Digits_FP32_1CPU_quick.npz").exists()
 
@@ -89,7 +89,7 @@ def test_a_card_that_is_off_is_a_warning_and_the_run_goes_on(environment, tmp_pa
     (line,) = [line for line in said.splitlines() if "WARNING" in line]
     assert "device misaligned in 3 steps of GoogLeNet" in line and "step 0, forward" in line
     assert "points to the card; the run goes on" in line
-    (verdict,) = alignment.read_all(tmp_path)
+    (verdict,), _ = alignment.read_all(tmp_path)
     assert not verdict.aligned
 
 
@@ -99,7 +99,7 @@ def test_a_check_that_cannot_be_made_is_a_line_and_the_run_goes_on(checkout, env
     (line,) = [line for line in said.splitlines() if "not checked" in line]
     assert "there is no trusted trace" in line and "(code 2); the run goes on" in line
     assert line in log and "Traceback" not in said + log
-    assert alignment.read_all(tmp_path / "logs") == []
+    assert alignment.read_all(tmp_path / "logs") == ([], [])
 
 
 def test_stopped_amid_the_check_it_is_made_the_next_time(environment, tmp_path):
@@ -116,7 +116,7 @@ def test_stopped_amid_the_check_it_is_made_the_next_time(environment, tmp_path):
     process.terminate()
     assert process.wait(timeout=20) == Exit.INTERRUPTED
     assert not psutil.wait_procs(children, timeout=20)[1]
-    assert alignment.read_all(tmp_path) == []
+    assert alignment.read_all(tmp_path) == ([], [])
     said, _ = started(ROOT, tmp_path, environment)
     assert f"{RUN}: resumed in" in said and "alignment: device aligned" in said
 
@@ -130,7 +130,7 @@ def test_a_named_run_gives_its_own_name(tmp_path):
     done = subprocess.run(line, env={**os.environ, **own}, capture_output=True, text=True)
     assert done.returncode == Exit.OK, done.stderr
     assert other.read_bytes() == b"of another replay"
-    (verdict,) = alignment.read_all(tmp_path)
+    (verdict,), _ = alignment.read_all(tmp_path)
     names = {path.name for path in other.parent.iterdir()} - {other.name}
     stem = "GoogLeNet-Digits_AMP_1CPU_quick"
     assert verdict.precision == "AMP" and names == {f"{stem}.npz", f"{stem}.json"}

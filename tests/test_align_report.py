@@ -130,7 +130,8 @@ def test_a_misaligned_verdict_is_forgotten_for_good(tmp_path):
 def test_what_is_no_verdict_is_left_out_and_named(tmp_path):
     report = reported(tmp_path, OURS, {"schema": 2})
     assert said(report)[0] == ["device aligned"]
-    assert len(read_all(tmp_path)) == 1
+    verdicts_read, unread = read_all(tmp_path)
+    assert len(verdicts_read) == 1 and [path.name for path in unread] == ["1.json"]
     (rejected,) = report.logs.rejected
     assert rejected.file == "align/1.json" and "no verdict of align.py" in rejected.reason
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import time
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any, cast, get_args
 
 from rich.console import Console
 
-from proofrun.alignment import DATA, FOLDER, Alignment, trace_name
+from proofrun.alignment import DATA, FOLDER, Alignment, digest, trace_name
 from proofrun.bootstrap import ensure, folder, in_checkout
 from proofrun.errors import Exit, Parser, UsageError, WriteError, whole
 from proofrun.recipe import Precision, Recipe
@@ -187,7 +186,7 @@ def _judge(
         finding=found.first.line() if found.first else None,
         remark=found.remarks[0].line() if found.remarks else None,
         trusted=trusted_path.name,
-        trusted_sha256=hashlib.sha256(trusted_path.read_bytes()).hexdigest(),
+        trusted_sha256=digest(trusted_path),
         t_wall=time.time(),
     ).write(written)
     print(f"{in_checkout(path)} and {written.name} beside it")

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from proofrun.alignment import (
-    Alignment,
-    of_device,
-    read_all,
-    same_torch,
-    standing,
-)
+from proofrun.alignment import Alignment, of_device, same_torch, standing
 
 from .read import Run
 from .rows import Row, add_flag
 from .standing import torch_of
 
 
-def remark(rows: Iterable[Row], logs: Path) -> None:
+def remark(rows: Iterable[Row], known: list[Alignment]) -> None:
     """Say beside the verdicts whether the device is aligned, where a replay is under the logs.
 
     One with another torch says so and flags nothing: its kernels are not those of the run. Nor does
     one against a trace that this checkout does not have: whoever made it is trusted by its maker.
     """
-    known = read_all(logs)
     for row in rows:
         on_it = of_device(known, row.model, row.precision, row.device, row.device_name)
         found = _standing(on_it, row.torch)
@@ -37,9 +29,9 @@ def remark(rows: Iterable[Row], logs: Path) -> None:
             row.notes.append(other.line() if is_run else f"not of this run, {own}: {other.line()}")
 
 
-def flags(runs: Iterable[Run], logs: Path) -> dict[str, str]:
+def flags(runs: Iterable[Run], known: list[Alignment]) -> dict[str, str]:
     """{folder of a run: its device's flag}, of runs that are in no row."""
-    known, found = read_all(logs), {}
+    found = {}
     for run in runs:
         plan = run.plan
         on_it = of_device(known, plan.recipe.name, plan.precision, plan.device, run.device_name)

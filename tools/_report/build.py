@@ -80,10 +80,10 @@ def build(logs: Logs, recipes_dir: Path | None = None) -> Report:
         + [row for log in logs.foreign for row in foreign.mark_rows(log)],
         others,
         _recipes([run.plan.recipe for run in logs.runs]),
-        alignment.flags(others, logs.root),
+        alignment.flags(others, logs.alignments),
     )
     _remark_missing(report)
-    alignment.remark(report.rows, logs.root)
+    alignment.remark(report.rows, logs.alignments)
     if recipes_dir is not None:
         declared = [
             r for p in sorted(recipes_dir.glob("*/recipe.yaml")) for r in _load(p, logs.rejected)

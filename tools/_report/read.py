@@ -113,6 +113,7 @@ class Logs(NamedTuple):
     runs: list[Run]
     rejected: list[Rejected]
     foreign: list[ForeignLog]
+    alignments: list[alignment.Alignment]
 
 
 def read_logs(paths: Sequence[Path]) -> Logs:
@@ -142,12 +143,12 @@ def read_logs(paths: Sequence[Path]) -> Logs:
         rejected += [Rejected(*each) for each in log.rejected if log.logs or path in found.named]
     if not found.folders and not foreign:
         _nothing(paths, found, rejected)
+    alignments, unread = alignment.read_all(root)
     rejected += [
-        Rejected(_shown(path, root), 0, "no verdict of align.py: replay again")
-        for path in sorted((root / alignment.FOLDER).glob("*.json"))
-        if alignment.read(path) is None
+        Rejected(_shown(p, root), 0, "no verdict of align.py: replay again") for p in unread
     ]
-    return Logs(root, sorted(runs, key=lambda run: (run.plan.run, run.number)), rejected, foreign)
+    runs.sort(key=lambda run: (run.plan.run, run.number))
+    return Logs(root, runs, rejected, foreign, alignments)
 
 
 def _without_copies(runs: Sequence[Run], rejected: list[Rejected]) -> list[Run]:
