@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import psutil
 
 from proofrun import bootstrap, device
 from proofrun.cluster import Nodes, interface_of, own_address
-from proofrun.errors import UsageError
+from proofrun.errors import UsageError, WriteError
 from proofrun.folders import RunFolder
 from proofrun.heartbeat import Hang, Watch, read_beat, timeout_of
 from proofrun.host import usable_cores
@@ -142,8 +143,18 @@ class Signals:
 
 def torchrun(plan: Plan, nodes: Nodes, folder: RunFolder, signals: Signals) -> Ended:
     """Run it to its end, passing signals on and output through. Raises WriteError."""
-    line = command(plan, nodes, folder.path)
-    own = environment(plan, nodes)
+    try:  # torchrun never removes the folder of its own, nor do its ranks need it
+        scratch = tempfile.TemporaryDirectory(prefix="proofrun-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise WriteError(f"no temporary folder for torchrun ({error}): set TMPDIR") from error
+    with scratch as logs:
+        own = {"PET_LOG_DIR": logs, **environment(plan, nodes)}
+        return _to_its_end(command(plan, nodes, folder.path), own, nodes, folder, signals)
+
+
+def _to_its_end(
+    line: list[str], own: dict[str, str], nodes: Nodes, folder: RunFolder, signals: Signals
+) -> Ended:
     folder.attempt = own["PROOFRUN_STARTED"]
     shown = [f"{name}={own[name]}" for name in THREADS if name in own]
     print(" ".join(["$", *shown, shlex.join(line)]), flush=True)

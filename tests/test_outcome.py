@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import time
 
@@ -10,12 +11,13 @@ import pytest
 from plans import plan
 
 from proofrun import events, launch
-from proofrun.errors import Exit
+from proofrun.cluster import Nodes
+from proofrun.errors import Exit, WriteError
 from proofrun.folders import RANK0, RunFolder, open_folder
 from proofrun.heartbeat import Hang, Heart
 from proofrun.session import hold
 from proofrun.status import Status
-from proofrun.torchrun import pass_through
+from proofrun.torchrun import Signals, pass_through, torchrun
 from proofrun.writer import Clock, EventWriter
 
 
@@ -126,3 +128,9 @@ def test_a_full_disk_takes_words_and_never_blocks_the_ranks(capfdbinary):
         relay.join(timeout=60)
     assert not relay.is_alive()
     assert capfdbinary.readouterr().out == text
+
+
+def test_no_room_for_temporary_files_is_said(folder, tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(WriteError, match="set TMPDIR"):
+        torchrun(plan("synthetic", str(digits), 2), Nodes(), folder, Signals())

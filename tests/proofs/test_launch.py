@@ -74,14 +74,18 @@ def undisturbed(tmp_path_factory, environment) -> str:
 def test_sigterm_then_ctrl_c_then_the_same_weights(script, tmp_path, undisturbed):
     """Two ranks, stopped mid-epoch twice: saved, exit 75, and bit-equal at the end."""
     folder = tmp_path / RUN / "001"
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
     for number, step in ((signal.SIGTERM, 3), (signal.SIGINT, 12)):
-        process = script(RUN, *SHORT, "--log-interval", "3")
+        process = script(RUN, *SHORT, "--log-interval", "3", TMPDIR=str(scratch))
         wait_for_step(process, step)
         process.send_signal(number)
         started = time.monotonic()
         finish(process, Exit.INTERRUPTED)
         assert time.monotonic() - started < 30
         assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
+        assert not [path for path in scratch.rglob("*") if path.is_file()]
+        assert not [*scratch.glob("torchelastic*"), *scratch.glob("proofrun*")]
     out, _ = finish(script(RUN, *SHORT), Exit.OK)
     assert "resumed" in out
     assert end(folder).weights_hash == undisturbed
