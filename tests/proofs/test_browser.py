@@ -207,6 +207,15 @@ def test_both_schemes_can_be_read(tab, report, work, scheme):
     tab.picture(work / f"{report.parent.name}-{scheme}.png")
 
 
+@pytest.mark.parametrize("width", [768, 1100, 1200, 1366])
+def test_a_table_is_seen_whole(tab, report, width):
+    tab.screen(width, 900)
+    tab.open(report)
+    beyond = "[...document.querySelectorAll('.scroll')].map(s => s.scrollWidth - s.clientWidth)"
+    found = tab.js(beyond)
+    assert found and not any(found)
+
+
 def test_a_phone_shows_all_without_scrolling_sideways(tab, report, work):
     tab.screen(*PHONE, phone=True)
     tab.open(report)
