@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import shlex
 import shutil
 import signal
@@ -76,6 +78,32 @@ def test_predict_names_the_likeliest_classes(monkeypatch, capsys, digits, weight
     assert error.exit_code is Exit.USAGE and "not overwritten" in str(error)
 
 
+def test_predict_goes_on_past_what_cannot_be_read(monkeypatch, capsys, digits, weights, tmp_path):
+    folder = Path(shutil.copytree(digits / "val" / "digit_3", tmp_path / "3"))
+    good = sorted(folder.iterdir())
+    cut, empty = folder / "a cut.JPEG", folder / "x.JPEG"
+    cut.write_bytes(good[0].read_bytes()[:400])
+    empty.touch()
+    given = ["--weights", weights, "--dataset", "Digits", "--data", digits, "--batch", 16]
+    whole = call(monkeypatch, capsys, predict, *good, *given)
+    table = tmp_path / "p.csv"
+    for images, left in (([folder], "the others are named"), ([cut, empty], "none is left")):
+        words = map(str, ["predict.py", *images, *given, "--csv", table])
+        monkeypatch.setattr(sys, "argv", [*words])
+        with pytest.raises(
+            ProofrunError, match=f"2 of the images cannot be read, {left}"
+        ) as caught:
+            predict.main()
+        assert caught.value.exit_code is Exit.IMAGE_INVALID
+        said = capsys.readouterr()
+        assert [line.split(": ")[1] for line in said.err.splitlines()] == [str(cut), str(empty)]
+        assert said.out == (f"{whole}{table}\n" if images == [folder] else "")
+        if images == [folder]:
+            assert len(table.read_text().splitlines()) == 1 + 5 * len(good)
+            table.unlink()
+    assert not table.exists()
+
+
 def test_predict_takes_class_names_from_what_there_is(digits, tmp_path, monkeypatch, capsys):
     assert predict.class_names("Digits", str(digits), 10)[3] == "digit_3"
     (tmp_path / "classes.txt").write_text("n01440764 tench, Tinca tinca\nn01443537 goldfish\n")
@@ -145,7 +173,11 @@ def test_export_computes_the_same(monkeypatch, capsys, digits, weights, tmp_path
     if to == "onnx":
         import onnxruntime
 
-        (found,) = onnxruntime.InferenceSession(out).run(None, {"images": images.numpy()})
+        session = onnxruntime.InferenceSession(out)
+        (found,) = session.run(None, {"images": images.numpy()})
+        facts = session.get_modelmeta().custom_metadata_map
+        assert facts["sha256_of_source"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+        assert json.loads(facts["protocol"])["resize_to"] == 73
         assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
     else:
         again = load_file(out)

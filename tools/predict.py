@@ -11,7 +11,9 @@ import csv
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,6 +37,11 @@ from proofrun.errors import (  # noqa: E402
     whole,
 )
 from proofrun.text import csv_text  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from proofrun.recipe import EvalProtocol
 
 Prediction = tuple[str, list[tuple[int, float]]]  # image; (class, probability), likeliest first
 
@@ -112,17 +119,15 @@ def class_names(data: str, given: str | None, classes: int) -> list[str]:
     return [str(number) for number in range(classes)]
 
 
-def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Prediction]:
+def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Prediction | DataError]:
     """The likeliest classes of every image, in order; fills `names_of` with the class names.
 
-    Raises CheckpointError, DataError, ProofrunError OUT_OF_MEMORY.
+    Yields a DataError for an image among others that cannot be read. Raises CheckpointError,
+    DataError, ProofrunError OUT_OF_MEMORY.
     """
-    import numpy as np
     import torch
 
-    from proofrun import candidates, device, fuse, host, memory, pretrained
-    from proofrun.data import Shard, open_eval
-    from proofrun.data.lists import ImageList
+    from proofrun import candidates, device, fuse, memory, pretrained
     from proofrun.evaluate import Inputs
 
     files = [str(path.absolute()) for path in images_in(options.images)]
@@ -136,16 +141,57 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     batch = min(options.batch, len(files))
     memory.check_batch(net, inputs, data.eval[0].crop, batch, here, "--batch ")
     names_of += class_names(data.name, options.data, data.classes)
-    images = ImageList(Path("/"), files, np.zeros(len(files), np.int64), data.classes)
-    threads = min(host.usable_cores(), len(files) // options.batch)
-    for found in open_eval("torchvision", images, data.eval[0], batch, Shard(0, 1, threads)):
+    for found in _batches(files, data.eval[0], batch):
+        if isinstance(found, DataError):
+            yield found
+            continue
+        paths, images = found
         with torch.no_grad(), here.autocast():
-            chances = net(inputs(found.images)).float().softmax(1)
+            chances = net(inputs(images)).float().softmax(1)
         best = chances.topk(min(options.top, data.classes), dim=1)
-        for index, classes, values in zip(
-            found.ids.tolist(), best.indices.tolist(), best.values.tolist(), strict=True
+        for path, classes, values in zip(
+            paths, best.indices.tolist(), best.values.tolist(), strict=True
         ):
-            yield files[index], list(zip(classes, values, strict=True))
+            yield path, list(zip(classes, values, strict=True))
+
+
+def _batches(
+    files: list[str], protocol: EvalProtocol, batch: int
+) -> Iterator[tuple[list[str], Tensor] | DataError]:
+    """Files with their images, uint8 (B, H, W, 3); from the first bad one on, all bad ones first.
+
+    Raises DataError for a file that is the only one.
+    """
+    import numpy as np
+
+    from proofrun.data import Shard, open_eval
+    from proofrun.data.lists import ImageList
+    from proofrun.data.pil import decode
+    from proofrun.host import usable_cores
+
+    def error(file: str) -> DataError | None:
+        try:
+            decode(Path(file))
+        except DataError as problem:
+            return problem
+        return None
+
+    done = 0
+    images = ImageList(Path("/"), files, np.zeros(len(files), np.int64), 1)
+    shard = Shard(0, 1, min(usable_cores(), len(files) // batch))
+    try:
+        for found in open_eval("torchvision", images, protocol, batch, shard):
+            done += len(found.ids)
+            yield [files[index] for index in found.ids.tolist()], found.images
+        return
+    except DataError:
+        if len(files) == 1:
+            raise
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        errors = list(pool.map(error, files[done:]))
+    yield from filter(None, errors)
+    if good := [file for file, bad in zip(files[done:], errors, strict=True) if bad is None]:
+        yield from _batches(good, protocol, batch)
 
 
 def main() -> None:
@@ -153,7 +199,13 @@ def main() -> None:
     options = parse_args()
     names: list[str] = []
     rows: list[tuple[str, int, int, str, float]] = []
-    for image, likeliest in predict(options, names):
+    unread = 0
+    for found in predict(options, names):
+        if isinstance(found, DataError):
+            print(f"predict.py: {printable(str(found))}", file=sys.stderr, flush=True)
+            unread += 1
+            continue
+        image, likeliest = found
         shown = printable(bootstrap.in_checkout(Path(image)))
         said = ", ".join(f"{names[number]} {100 * chance:.2f} %" for number, chance in likeliest)
         print(f"{shown}: {said}", flush=True)
@@ -161,9 +213,12 @@ def main() -> None:
             (shown, place, number, names[number], chance)
             for place, (number, chance) in enumerate(likeliest, 1)
         ]
-    if options.csv is not None:
+    if options.csv is not None and rows:
         write(options.csv, rows)
         print(options.csv)
+    if unread:
+        left = "the others are named" if rows else "none is left"
+        raise DataError(f"{unread} of the images cannot be read, {left}", Exit.IMAGE_INVALID)
 
 
 def write(path: Path, rows: Sequence[tuple[str, int, int, str, float]]) -> None:

@@ -10,6 +10,7 @@ import atexit
 import multiprocessing as mp
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -137,6 +138,18 @@ def _resize(image: Image.Image, size: list[int], antialias: bool) -> Image.Image
     return functional.to_pil_image(plain)
 
 
+def decode(path: Path) -> Image.Image:
+    """The RGB image of a file. Raises DataError IMAGE_INVALID."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, …
+        raise image_error(path, decode=True) or DataError(
+            f"{path}: cannot be decoded ({one_line(error)}); replace it or take it out of the list",
+            Exit.IMAGE_INVALID,
+        ) from None
+
+
 class _Images(Dataset[Batch]):
     """Decodes and stacks one batch; an unreadable image is returned as its error.
 
@@ -158,18 +171,6 @@ class _Images(Dataset[Batch]):
         index = torch.tensor(ids, dtype=torch.int64)
         return Batch(torch.from_numpy(rows), torch.from_numpy(self._images.labels[ids]), index)
 
-    def _decode(self, index: int) -> Image.Image:
-        path = self._images.path(index)
-        try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, …
-            raise image_error(path, decode=True) or DataError(
-                f"{path}: cannot be decoded ({one_line(error)}); replace it or take it out of the "
-                "list",
-                Exit.IMAGE_INVALID,
-            ) from None
-
 
 class _TrainSet(_Images):
     def __init__(self, images: ImageList, spec: TrainInput, seed: int) -> None:
@@ -181,7 +182,7 @@ class _TrainSet(_Images):
         return self._batch([index for _, index in keys], (self._one(*key) for key in keys))
 
     def _one(self, epoch: int, index: int) -> Image.Image:
-        image = self._decode(index)
+        image = decode(self._images.path(index))
         words = np.random.SeedSequence([self._seed, epoch, index]).generate_state(2, np.uint32)
         generator = torch.default_generator  # torchvision draws from it; nobody else must notice
         before = generator.get_state()
@@ -198,7 +199,8 @@ class _EvalSet(_Images):
         self._protocol = protocol
 
     def __getitems__(self, ids: list[int]) -> Batch | DataError:
-        return self._batch(ids, (eval_transform(self._decode(i), self._protocol) for i in ids))
+        images = map(decode, map(self._images.path, ids))
+        return self._batch(ids, (eval_transform(image, self._protocol) for image in images))
 
 
 def _batches(data: _Images, plan: list[Any], shard: Shard) -> Iterator[Batch]:

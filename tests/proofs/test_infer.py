@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -107,6 +108,10 @@ def test_exported_accuracy(trained, host, work, evidence, to):
             card = out.with_name(f"{out.name}.md").read_text()
             evidence.transcript("card", card)
             assert "| Claim | measured | verdict | why |" in card
+        if to == "torch.export":
+            told = {"proofrun.json": ""}
+            torch.export.load(out, extra_files=told)
+            assert json.loads(told["proofrun.json"])["data"] == "Digits"
         error = float(re.search(r"logit ([\d.e+-]+)", said)[1])
         right, count = accuracy(to, out, folder, Path(host["DIGITS_DATASET"]))
         evidence.figure(

@@ -15,7 +15,7 @@ from proofrun.pretrained import Loaded
 from proofrun.saved import file_hash
 from proofrun.status import read_provenance
 
-from .formats import ONNX_OPSET, Check, Format
+from .formats import FACTS, ONNX_OPSET, Check, Format
 
 
 def card(
@@ -43,8 +43,10 @@ def _facts(to: Format, weights: Loaded, model: nn.Module, path: Path, name: str)
     recipe = weights.recipe
     forms = {
         "safetensors": "safetensors: the state dict, BatchNorm as trained",
-        "torch.export": "torch.export program, BatchNorm fused: `torch.export.load`",
-        "onnx": f"ONNX, opset {ONNX_OPSET}, BatchNorm fused: `images` to `logits`",
+        "torch.export": "torch.export program, BatchNorm fused: `torch.export.load`; "
+        f"provenance in its extra file `{FACTS}`",
+        "onnx": f"ONNX, opset {ONNX_OPSET}, BatchNorm fused: `images` to `logits`; "
+        "provenance in its metadata",
     }
     parameters = sum(p.numel() for p in model.parameters())
     return _table(

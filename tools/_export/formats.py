@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import shlex
 import sys
@@ -25,6 +26,8 @@ from proofrun.recipe import Recipe
 
 Format = Literal["safetensors", "torch.export", "onnx"]
 ONNX_OPSET = 18
+#: The extra file of a torch.export program with what it says of itself.
+FACTS = "proofrun.json"
 
 
 class Check(NamedTuple):
@@ -63,16 +66,8 @@ def pack(to: Format, weights: Loaded, model: nn.Module, net: nn.Module, example:
 
     Input: float32 NCHW, normalised, any batch size.
     """
+    facts = _facts(weights)
     if to == "safetensors":
-        recipe = weights.recipe
-        use = Use(
-            origin=weights.origin,
-            options=recipe.model.options,
-            normalize=recipe.data.normalize,
-            bgr=weights.bgr,
-        )
-        facts = {"origin": weights.origin, "network": recipe.model.graph}
-        facts |= {USE: use.model_dump_json(), "sha256_of_source": weights.sha256}
         tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
         return to_safetensors(tensors, facts)
     if to == "torch.export":
@@ -80,7 +75,7 @@ def pack(to: Format, weights: Loaded, model: nn.Module, net: nn.Module, example:
             net, (example[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
         buffer = io.BytesIO()
-        torch.export.save(program, buffer)
+        torch.export.save(program, buffer, extra_files={FACTS: json.dumps(facts)})
         return buffer.getvalue()
     else:
         words = io.StringIO()  # the exporter tells of its steps
@@ -96,8 +91,30 @@ def pack(to: Format, weights: Loaded, model: nn.Module, net: nn.Module, example:
                 verbose=False,
             )
         assert made is not None
-        packed: bytes = made.model_proto.SerializeToString()
+        proto = made.model_proto
+        for key, value in facts.items():
+            proto.metadata_props.add(key=key, value=value)
+        packed: bytes = proto.SerializeToString()
         return packed
+
+
+def _facts(weights: Loaded) -> dict[str, str]:
+    """What a file says of itself, in the metadata of its format."""
+    recipe = weights.recipe
+    use = Use(
+        origin=weights.origin,
+        options=recipe.model.options,
+        normalize=recipe.data.normalize,
+        bgr=weights.bgr,
+    )
+    return {
+        "origin": weights.origin,
+        "network": recipe.model.graph,
+        "data": recipe.data.name,
+        "protocol": recipe.data.eval[0].model_dump_json(),
+        USE: use.model_dump_json(),
+        "sha256_of_source": weights.sha256,
+    }
 
 
 @torch.no_grad()
