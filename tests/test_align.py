@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from proofrun.errors import Exit, ProofrunError
 from tools._align import alarms, bounds, cli, home, look, rule, streams
 from tools._align.diff import compare
+from tools._align.plot import spread
 from tools._align.trace import SCALARS, STATS, Row, Trace, TraceError, load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -395,3 +397,11 @@ def test_without_a_trusted_trace_it_says_how_to_make_one():
         cli.main(["replay", "GoogLeNet", "--ranks", "3"])
     with pytest.raises(ProofrunError, match="there are: GoogLeNet"):
         cli.main(["replay", "ResNet"])
+
+
+def test_labels_of_small_blocks_stay_apart():
+    for middles in ([0, 0.5, 1, 9, 9.5, 10], [10.0] * 6, [0.0] * 5, [3, 7]):
+        found = spread(middles, 1, 10)
+        assert all(b - a >= 1 - 1e-9 for a, b in itertools.pairwise(found))
+        assert found[0] >= 0 and found[-1] <= 10
+    assert spread([3, 7], 1, 10) == [3, 7]

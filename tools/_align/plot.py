@@ -52,7 +52,7 @@ def draw(found: Comparison, trusted: Trace, other: Trace, path: Path) -> None:
             logs[:, columns].T, aspect="auto", cmap=_COLOURS, norm=norm, interpolation="nearest"
         )
         _label(axis, [found.places[i] for i in columns], len(logs))
-        axis.set_title(_TITLES[direction], fontsize=10)
+        axis.set_title(_TITLES[direction], fontsize=10, pad=12)  # above the ring
         if found.first is not None and found.first.place.direction == direction:
             _mark(axis, columns.index(found.places.index(found.first.place)), found.first.step)
         quiet = [r for r in found.remarks if found.aligned and r.place.direction == direction]
@@ -85,17 +85,27 @@ def _label(axis: Any, places: list[Place], steps: int) -> None:
     blocks = [_block(place) for place in places]
     starts = [i for i, block in enumerate(blocks) if i == 0 or block != blocks[i - 1]]
     ends = [*starts[1:], len(blocks)]
-    shown = [
-        (start + end - 1) / 2
-        for start, end in zip(starts, ends, strict=True)
-        if end - start > len(blocks) / 60
-    ]
-    axis.set_yticks(shown, [blocks[int(at)] for at in shown], fontsize=8, parse_math=False)
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    axis.set_yticks(
+        spread(middles, len(blocks) / 55, len(blocks) - 1),
+        [blocks[start] for start in starts], fontsize=8, parse_math=False,
+    )  # fmt: skip
     for start in starts[1:]:
         axis.axhline(start - 0.5, color="white", linewidth=0.8)
     axis.set_xticks(range(0, steps, max(1, steps // 10)))
     axis.set_xlabel("step")
     axis.tick_params(length=0)
+    axis.tick_params(axis="y", pad=8)  # room for the ring around a first step
+
+
+def spread(middles: list[float], gap: float, last: float) -> list[float]:
+    """The places nearest `middles`, rising, that are `gap` apart, the last at most at `last`."""
+    found: list[float] = []
+    for at in middles:
+        found.append(max(at, found[-1] + gap) if found else at)
+    for i in reversed(range(len(found))):
+        found[i] = min(found[i], last if i + 1 == len(found) else found[i + 1] - gap)
+    return found
 
 
 def _block(place: Place) -> str:
