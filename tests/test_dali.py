@@ -24,7 +24,7 @@ from images import (
 from PIL import Image
 from scipy import stats
 
-from proofrun.data import Shard, open_eval, open_train
+from proofrun.data import Shard, dali_graph, open_eval, open_train
 from proofrun.data import dali as dali_loader
 from proofrun.data.lists import ImageList
 from proofrun.errors import DataError, Exit
@@ -239,9 +239,9 @@ def test_the_path_of_a_gpu_gives_the_same_colours(photos, monkeypatch):
     """DALI resizes and torch jitters the batch; here both on the CPU, for want of a GPU."""
     spec = train_input(image_size=64, flip_probability=0.0)
     here = next(open_train("dali", photos, spec, 8, Shard(0, 1, 2), 5).epoch())
-    options = dali_loader._decoder_options(Shard(0, 1, 2))
+    options = dali_graph._decoder_options(Shard(0, 1, 2))
     pipeline = dali_loader._pipeline
-    monkeypatch.setattr(dali_loader, "_decoder_options", lambda shard: options)
+    monkeypatch.setattr(dali_graph, "_decoder_options", lambda shard: options)
     monkeypatch.setattr(
         dali_loader, "_pipeline", lambda batch, _, **more: pipeline(batch, Shard(0, 1, 2), **more)
     )
@@ -257,11 +257,11 @@ LEFT = """
 import gc, sys, time
 from pathlib import Path
 import numpy as np
-from proofrun.data import Shard, dali, open_eval, open_train, resize
+from proofrun.data import Shard, dali_graph, open_eval, open_train, resize
 from proofrun.data.lists import ImageList
 from tests.images import protocol, train_input
 
-real = dali.resizer
+real = dali_graph.resizer
 
 def slow(*options):
     resize = real(*options)
@@ -270,7 +270,7 @@ def slow(*options):
         return resize(*batch)
     return later
 
-dali.resizer = slow
+dali_graph.resizer = slow
 folder = Path(sys.argv[1])
 images = ImageList(folder, sorted(p.name for p in folder.iterdir()) * 8, np.zeros(32, np.int64), 1)
 for closed in (True, False):

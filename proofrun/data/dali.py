@@ -1,9 +1,7 @@
-"""NVIDIA DALI loaders, on a GPU or on the CPU. The only file that imports DALI.
+"""NVIDIA DALI loaders, on a GPU or on the CPU; what happens to an image is in `dali_graph.py`.
 
-Reading, decoding, cropping and what is random happen in DALI's own threads, or on the GPU. Resizing
-and colour jitter on the CPU are in `resize.py`, which DALI calls; on a GPU DALI resizes, and the
-jitter is torch's. Batches are handed to torch through DLPack without a copy (`exec_dynamic` gives
-every batch a buffer of its own, which lives as long as the tensor).
+Batches are handed to torch through DLPack without a copy (`exec_dynamic` gives every batch a buffer
+of its own, which lives as long as the tensor).
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn, math, types
+from nvidia.dali import Pipeline, fn
 from torch import Tensor
 
 from proofrun.data import (
@@ -32,11 +30,11 @@ from proofrun.data import (
     stream_key,
     train_steps,
 )
-from proofrun.data.jitter import DRAWS, color_jitter
+from proofrun.data.dali_graph import augment, protocol_graph
+from proofrun.data.jitter import color_jitter
 from proofrun.data.lists import ImageList, image_error
-from proofrun.data.resize import resizer
 from proofrun.errors import DataError, Exit
-from proofrun.recipe import ColorJitter, EvalProtocol, PaddedPlace, RandomArea, TrainInput
+from proofrun.recipe import EvalProtocol, TrainInput
 
 #: Batches that DALI prepares ahead.
 PREFETCH = 2
@@ -102,7 +100,7 @@ class DaliTrain:
                 pad_last_batch=True,
                 dont_use_mmap=True,
             )
-            views, *draws = _augment(encoded, spec, shard)
+            views, *draws = augment(encoded, spec, shard)
             pipe.set_outputs(views, ids, *draws)
         pipe.build()
         self._pipe: _Pipeline | None = pipe
@@ -176,7 +174,7 @@ class DaliEval:
                 pad_last_batch=True,
                 dont_use_mmap=True,
             )
-            pipe.set_outputs(_protocol(encoded, self._protocol, self._shard), positions)
+            pipe.set_outputs(protocol_graph(encoded, self._protocol, self._shard), positions)
         try:
             for run in range(runs):
                 start = run * self._batch
@@ -246,108 +244,6 @@ def _tensors(outputs: Any) -> tuple[Tensor, Tensor]:
 def _derive(seed: int, *words: int) -> int:
     """A 31-bit seed that does not resemble that of a neighbouring seed or rank."""
     return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0] >> 1)
-
-
-def _decoder_options(shard: Shard) -> dict[str, Any]:
-    # As PIL decodes: chroma upsampled smoothly (on the GPU too), EXIF orientation ignored.
-    return {
-        "device": "cpu" if shard.device_id is None else "mixed",
-        "output_type": types.DALIImageType.RGB,
-        "adjust_orientation": False,
-        "jpeg_fancy_upsampling": True,
-    }
-
-
-def _augment(encoded: Any, spec: TrainInput, shard: Shard) -> tuple[Any, ...]:
-    """Views, and on a GPU the draws of their jitter, which torch applies to the batch."""
-    size = types.Constant(np.array([spec.image_size] * 2, np.int32), device="cpu")
-    draws: tuple[Any, ...] = ()
-    if spec.color_jitter is not None:
-        draws = (fn.random.uniform(range=[-1.0, 1.0], shape=[DRAWS]),)
-    crops = _crop(encoded, spec.crop, shard)
-    if shard.device_id is None:
-        images, draws = _resize(crops, size, spec.antialias, shard, spec.color_jitter, *draws), ()
-    else:
-        images = _resize(crops, size, spec.antialias, shard)
-    if spec.flip_probability > 0:
-        images = fn.flip(images, horizontal=fn.random.coin_flip(probability=spec.flip_probability))
-    return images, *draws
-
-
-def _resize(
-    images: Any,
-    size: Any,
-    antialias: bool,
-    shard: Shard,
-    jitter: ColorJitter | None = None,
-    *draws: Any,
-) -> Any:
-    """Images resized bilinearly to `size`, int32 (2,) for each: by the GPU, or by torch.
-
-    By torch they get the jitter of `draws` too.
-    """
-    if shard.device_id is not None:
-        return fn.resize(
-            images,
-            size=fn.cast(size, dtype=types.DALIDataType.FLOAT),
-            interp_type=types.DALIInterpType.INTERP_LINEAR,
-            antialias=antialias,
-        )
-    return fn.python_function(
-        images,
-        size,
-        *draws,
-        function=resizer(max(1, shard.threads), antialias, jitter),
-        batch_processing=True,
-        output_layouts="HWC",
-    )
-
-
-def _crop(encoded: Any, crop: RandomArea | PaddedPlace, shard: Shard) -> Any:
-    if isinstance(crop, RandomArea):
-        return fn.decoders.image_random_crop(
-            encoded,
-            random_area=list(crop.area),
-            random_aspect_ratio=list(crop.ratio),
-            num_attempts=10,  # as torchvision's RandomResizedCrop
-            **_decoder_options(shard),
-        )
-    # A padded image is not made: the window may start outside, where all is black.
-    places = [float(place) for place in range(-crop.pixels, crop.pixels + 1)]
-    integer = types.DALIDataType.INT32
-    return fn.slice(
-        fn.decoders.image(encoded, **_decoder_options(shard)),
-        start=fn.random.uniform(values=places, shape=[2], dtype=integer),
-        shape=fn.peek_image_shape(encoded, dtype=integer, adjust_orientation=False)[0:2],
-        axes=[0, 1],
-        out_of_bounds_policy="pad",
-    )
-
-
-def _protocol(encoded: Any, protocol: EvalProtocol, shard: Shard) -> Any:
-    """Resize and centre crop with torchvision's geometry, to the pixel.
-
-    The long side is rounded down, and an odd margin is halved with round-half-to-even; DALI's own
-    rules move half of all images by one pixel.
-    """
-    target, crop = protocol.resize_to, protocol.crop
-    shape = fn.peek_image_shape(encoded, adjust_orientation=False)[0:2]
-    if protocol.resize == "shorter_side":
-        size = shape * target // math.min(shape[0], shape[1])
-    else:
-        size = shape * 0 + target
-    decoded = fn.decoders.image(encoded, **_decoder_options(shard))
-    images = _resize(
-        decoded, fn.cast(size, dtype=types.DALIDataType.INT32), protocol.antialias, shard
-    )
-    half = (size - crop) // 2
-    start = half + (half & (size - crop) & 1)
-    return fn.slice(
-        images,
-        start=fn.cast(start, dtype=types.DALIDataType.INT32),
-        shape=[crop, crop],
-        axes=[0, 1],
-    )
 
 
 def _data_error(error: RuntimeError, images: ImageList, ids: Iterable[int]) -> Exception:
