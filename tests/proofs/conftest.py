@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,12 +49,16 @@ def pytest_sessionfinish():
 
 
 @pytest.fixture(scope="session")
-def work(tmp_path_factory) -> Path:
-    """Room for engines and logs; any user may pass through, none of it is this user's home."""
-    folder = tmp_path_factory.mktemp("proof")
-    for part in (folder, folder.parent, folder.parent.parent):
-        part.chmod(part.stat().st_mode | 0o055)
-    return folder
+def work(request) -> Iterator[Path]:
+    """Room for engines and logs; any user may pass through, none of it is this user's home.
+
+    Not among pytest's folders: it closes those to other users whenever a session begins.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="proofs-"))
+    folder.chmod(0o755)
+    yield folder
+    if not request.session.testsfailed:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
