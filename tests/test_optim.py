@@ -192,11 +192,11 @@ def test_fp16_scaler_paths_for_real(scale):
         assert logits.dtype == torch.float16
         return losses(logits, labels, 0.1)[0]
 
-    first = float(forward())
+    first = forward().item()
     for step in range(20):
         stepper.apply(forward(), step, 0.05)
     skipped = stepper.check()
-    assert float(forward()) < first
+    assert forward().item() < first
     for step in range(20, 22):
         before = [p.detach().clone() for p in net.parameters()]
         stepper.apply(forward() * 1e38, step, 0.05)
