@@ -68,9 +68,11 @@ def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=7, help="blocks of each table (default 7)")
     parser.add_argument("--batch", type=int, default=16, help="images of a step (default 16)")
     parser.add_argument("--steps", type=int, default=3, help="of a window (default 3)")
-    parser.add_argument("--networks", default=",".join(NETWORKS), help="of S and I (default both)")
     parser.add_argument(
-        "--precisions", default="FP32,BF16", help="of S, I and the ablation (default both)"
+        "--networks", default=",".join(NETWORKS), help="of S, E and I (default both)"
+    )
+    parser.add_argument(
+        "--precisions", default="FP32,BF16", help="of S, E, I and the ablation (default both)"
     )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument(
@@ -140,7 +142,9 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
 
     def whole_way() -> dict[str, Any]:
         return _groups(
-            [whole.compare(task(options.batch), problem("inceptionv2", "BF16"), count, turns)]
+            whole.compare(task(options.batch), problem(network, precision), count, turns)
+            for network in options.networks.split(",")
+            for precision in reversed(precisions)
         )
 
     def infer() -> dict[str, Any]:
