@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from proofrun.recipe_yaml import load_recipe
@@ -35,28 +35,37 @@ READMES = (
 _MARKED = re.compile(r"(<!-- table: ([\w -]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
-def rehearsal(report: Report) -> str:
+#: Report folders of the rehearsal, a processor each.
+REHEARSALS = ("rehearsal", "rehearsal-epyc")
+
+
+def rehearsal(reports: Iterable[Report]) -> str:
     """One row for each rehearsal on one card: top-1, claim, speed, epoch at the mark, verdict."""
     lines = [
-        "| Rehearsal (ours) | top-1 | claim | img/s | epoch at the mark | verdict on top-1 |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| Rehearsal (ours) | on | top-1 | claim | img/s | epoch at the mark | verdict on top-1 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
+    for report in reports:
+        lines += [f"| {' | '.join(cells)} |" for cells in _rehearsed(report)]
+    return "\n".join(lines)
+
+
+def _rehearsed(report: Report) -> Iterator[tuple[str, ...]]:
     for row in report.accuracy:
         judged = row.judged("top1")
         if judged is None or row.cards != 1 or "rehearsal" not in row.flags or not row.accuracy:
             continue
         rate, mark = _beside(row, report.throughput), _mark(row, report.mark)
         claim = judged.claim
-        cells = (
+        yield (
             f"{row.model}, {precision(row)}, {row.epochs} epochs",
+            row.device_name,
             f"{_value('top1', row.accuracy.top1)} % (n = {row.accuracy.top1.n})",
             units.bound("top1", claim.direction, claim.value),
             _value("throughput", rate.one.rate) if rate and rate.one else "n/a",
             _value("epoch", mark.at_mark.metrics["epoch"]) if mark and mark.at_mark else "n/a",
             f"{SYMBOL[judged.verdict]} {judged.verdict}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _beside(row: AccuracyRow, rows: list[ThroughputRow]) -> ThroughputRow | None:
@@ -97,7 +106,9 @@ def committed(root: Path) -> list[Path]:
 
 #: Name in the marker: what makes the table, given the root of the repository.
 TABLES: dict[str, Callable[[Path], str]] = {
-    "rehearsal": lambda root: rehearsal(build(read_logs([root / "reports/rehearsal/logs"]))),
+    "rehearsal": lambda root: rehearsal(
+        build(read_logs([root / "reports" / name / "logs"])) for name in REHEARSALS
+    ),
     "claims of googlenet": lambda root: claims(root / "recipes/googlenet/recipe.yaml"),
     "logs of others": lambda root: logs_of_others(),
     "support": lambda root: support(committed(root), root),
