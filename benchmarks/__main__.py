@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import sys
@@ -25,7 +26,11 @@ PACKAGES = (
     "simplejpeg", "numpy", "scipy",
 )  # fmt: skip
 
+#: Those of PACKAGES that only benchmarks need.
+PEERS = ("timm", "pretrainedmodels", "simplejpeg")
+
 NETWORKS = ("inceptionv2", "googlenet")
+PRECISIONS = ("FP32", "BF16")
 
 
 def main() -> int:
@@ -36,7 +41,6 @@ def main() -> int:
     options = _parse(tables.PARTS)
     kept = keep_memory()
     folder: Path = options.out
-    folder.mkdir(parents=True, exist_ok=True)
     if options.arms:
         with tempfile.TemporaryDirectory() as place:
             work = _work(options, Path(place))
@@ -59,30 +63,40 @@ def main() -> int:
 
 
 def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
+    from proofrun.errors import whole
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--arms", default=",".join(parts), metavar="A,B",
         help=f"of {', '.join(parts)} (default: all); empty: only write the report anew",
     )  # fmt: skip
-    parser.add_argument("--images", type=int, default=1024, help="files of L (default 1024)")
-    parser.add_argument("--blocks", type=int, default=7, help="blocks of each table (default 7)")
-    parser.add_argument("--batch", type=int, default=16, help="images of a step (default 16)")
-    parser.add_argument("--steps", type=int, default=3, help="of a window (default 3)")
+    parser.add_argument("--images", type=whole(1), default=1024, help="files of L (default 1024)")
     parser.add_argument(
-        "--networks", default=",".join(NETWORKS), help="of S, E and I (default both)"
+        "--blocks", type=whole(1), default=7, help="blocks of each table (default 7)"
     )
+    parser.add_argument("--batch", type=whole(1), default=16, help="images of a step (default 16)")
+    parser.add_argument("--steps", type=whole(1), default=3, help="of a window (default 3)")
     parser.add_argument(
-        "--precisions", default="FP32,BF16", help="of S, E, I and the ablation (default both)"
-    )
+        "--networks", default=",".join(NETWORKS), metavar="A,B",
+        help=f"for S, E and I, of {', '.join(NETWORKS)} (default: both)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precisions", default=",".join(PRECISIONS), metavar="A,B",
+        help=f"for S, E, I and the ablation, of {', '.join(PRECISIONS)} (default: both)",
+    )  # fmt: skip
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument(
         "--quick", action="store_true", help="one block of the smallest sizes, to try the command"
     )
     parser.add_argument("--out", type=Path, help="default: reports/speed; --quick: a new folder")
     options = parser.parse_args()
-    options.arms = [name for name in options.arms.split(",") if name]
-    if unknown := set(options.arms) - set(parts):
-        parser.error(f"--arms: {', '.join(sorted(unknown))}: choose from {', '.join(parts)}")
+    for flag, known in (("arms", parts), ("networks", NETWORKS), ("precisions", PRECISIONS)):
+        named = [name for name in getattr(options, flag).split(",") if name]
+        if unknown := set(named) - set(known):
+            parser.error(f"--{flag}: {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+        if not named and flag != "arms":
+            parser.error(f"--{flag}: choose from {', '.join(known)}")
+        setattr(options, flag, named)
     if options.quick:
         options.images, options.blocks, options.batch, options.steps = 160, 1, 2, 1
         options.no_compile = True
@@ -90,6 +104,14 @@ def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
         options.out = Path(tempfile.mkdtemp()) if options.quick else ROOT / "reports/speed"
     if options.images < LEAST_IMAGES:
         parser.error(f"--images: at least {LEAST_IMAGES}")
+    absent = [name for name in PEERS if importlib.util.find_spec(name) is None]
+    if options.arms and absent:
+        parser.error(f"{', '.join(absent)} not installed: see Speed in README.md")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "report.md").open("a").close()
+    except OSError as error:
+        parser.error(f"--out {options.out}: cannot be written ({error.strerror})")
     return options
 
 
@@ -109,7 +131,7 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
     turns = Turns(options.blocks, warm_up=2 if options.quick else 6)
     count: int = options.steps
     recipe = load_recipe(ROOT / "recipes/inceptionv2/recipe.yaml")["ImageNet"]
-    precisions: list[steps.Precision] = options.precisions.split(",")
+    precisions: list[steps.Precision] = options.precisions
 
     def task(batch: int) -> loaders.Task:
         root = place / "images"
@@ -129,7 +151,7 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
     def step() -> dict[str, Any]:
         return _groups(
             step_arms.compare(problem(network, precision), count, turns, not options.no_compile)
-            for network in options.networks.split(",")
+            for network in options.networks
             for precision in precisions
         )
 
@@ -143,7 +165,7 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
     def whole_way() -> dict[str, Any]:
         return _groups(
             whole.compare(task(options.batch), problem(network, precision), count, turns)
-            for network in options.networks.split(",")
+            for network in options.networks
             for precision in reversed(precisions)
         )
 
@@ -152,7 +174,7 @@ def _work(options: argparse.Namespace, place: Path) -> dict[str, Callable[[], di
             inference.compare(
                 ROOT / "recipes" / network, precision, batch, turns, not options.no_compile
             )
-            for network in options.networks.split(",")
+            for network in options.networks
             for precision in precisions
             for batch in dict.fromkeys((1, options.batch))
         )

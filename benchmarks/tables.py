@@ -17,11 +17,12 @@ _OPENING = """\
 Made by `python -m benchmarks`; every figure was measured by the run that its part names. Arms of a
 table did the same work by turns, in blocks of random order, after a warm-up whose last two windows
 agree within 5 %. *ours / arm* is the median of the ratios of the blocks; its interval is a
-bootstrap of 95 %. *ours, again* is the same arm a second time: what it shows is noise, and widens
-what counts as no difference. *faster* and *slower* (ours is, beside that arm) need 7 blocks and an
-interval on one side of 1. Processor time is that of all cores and child processes, waiting threads'
-spin included. An arm whose loss or pixels are not the reference's is thrown out. *Freed memory
-kept*: malloc gives nothing back to the kernel, so that no arm pays for what another has left.
+bootstrap of 95 %. *ours, again* is the same arm a second time, so what it shows is noise: where its
+interval leaves 1, no difference is claimed within as much. *faster* and *slower* (ours is, beside
+that arm) need 7 blocks and an interval on one side of 1. Processor time is that of all cores and
+child processes, waiting threads' spin included. An arm whose loss or pixels are not the reference's
+is thrown out. *Freed memory kept*: malloc gives nothing back to the kernel, so that no arm pays for
+what another has left.
 """
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import __main__ as command
 from benchmarks import tables
 from benchmarks.figures import (
     Group,
@@ -223,3 +224,29 @@ print(kept, first, faults())
     kept, before, after = done.stdout.split()
     assert kept == "True" and int(before) > 10_000, (done.stdout, done.stderr)
     assert int(after) < int(before) / 10, done.stdout  # a few of others in the process
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--networks", "nosuch"], "--networks: nosuch: choose from inceptionv2, googlenet"),
+        (["--precisions", "FP99"], "--precisions: FP99: choose from FP32, BF16"),
+        (["--blocks", "0"], "--blocks: '0' is no whole number"),
+        (["--out", "/proc/x"], "--out /proc/x: cannot be written"),
+        (["--arms", "X"], "--arms: X: choose from L, S, E"),
+    ],
+)
+def test_a_wrong_flag_ends_it_before_it_measures(monkeypatch, capsys, words, said):
+    monkeypatch.setattr(command, "PEERS", ())
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick", *words])
+    with pytest.raises(SystemExit) as caught:
+        command.main()
+    assert caught.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_peer_that_is_not_installed_ends_it_before_it_measures(monkeypatch, capsys):
+    monkeypatch.setattr(command, "PEERS", ("no_such_package",))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "no_such_package not installed: see Speed in README.md" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -84,19 +85,24 @@ def test_predict_goes_on_past_what_cannot_be_read(monkeypatch, capsys, digits, w
     cut, empty = folder / "a cut.JPEG", folder / "x.JPEG"
     cut.write_bytes(good[0].read_bytes()[:400])
     empty.touch()
+    link, pipe = folder / "link.JPEG", tmp_path / "pipe.JPEG"
+    link.symlink_to("nowhere")
+    os.mkfifo(pipe)
     given = ["--weights", weights, "--dataset", "Digits", "--data", digits, "--batch", 16]
     whole = call(monkeypatch, capsys, predict, *good, *given)
+    assert refused(monkeypatch, capsys, predict, pipe, *given).exit_code is Exit.IMAGE_INVALID
     table = tmp_path / "p.csv"
-    for images, left in (([folder], "the others are named"), ([cut, empty], "none is left")):
+    for images, left in (([folder], "the others are named"), ([pipe, cut, empty], "none is left")):
         words = map(str, ["predict.py", *images, *given, "--csv", table])
         monkeypatch.setattr(sys, "argv", [*words])
         with pytest.raises(
-            ProofrunError, match=f"2 of the images cannot be read, {left}"
+            ProofrunError, match=f"3 of the images cannot be read, {left}"
         ) as caught:
             predict.main()
         assert caught.value.exit_code is Exit.IMAGE_INVALID
         said = capsys.readouterr()
-        assert [line.split(": ")[1] for line in said.err.splitlines()] == [str(cut), str(empty)]
+        named = [line.split(": ")[1] for line in said.err.splitlines()]
+        assert named == [str(link if images == [folder] else pipe), str(cut), str(empty)]
         assert said.out == (f"{whole}{table}\n" if images == [folder] else "")
         if images == [folder]:
             assert len(table.read_text().splitlines()) == 1 + 5 * len(good)

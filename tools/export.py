@@ -53,6 +53,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dataset", metavar="NAME", help="where the weights fit several")
     parser.add_argument("--data", metavar="DIR", help="data folder for the check (default: env.sh)")
     options = parser.parse_args()
+    if options.out.is_dir():
+        raise UsageError(f"--out {options.out}: is a folder; name a file in it")
     suffix = {"torch.export": ".pt2", "safetensors": ".safetensors"}.get(options.to)
     if suffix and options.out.suffix != suffix:
         raise UsageError(f"--out {options.out}: {options.to} is read from *{suffix} only")

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def images_in(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, and of folders every JPEG and PNG below them. Raises DataError."""
+    """Files as given, and of folders every JPEG and PNG below them. Raises DataError.
+
+    They may be broken links or pipes.
+    """
     from proofrun.data.lists import EXTENSIONS
 
     found: list[Path] = []
@@ -79,7 +83,7 @@ def images_in(paths: Sequence[Path]) -> list[Path]:
         below = [path]
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS)
-            below = [p for p in files if p.is_file()]
+            below = [p for p in files if not p.is_dir()]  # broken links are named later
             if not below:
                 raise DataError(
                     f"{path}: no image in this folder or below; images end in "
@@ -130,7 +134,15 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     from proofrun import candidates, device, fuse, memory, pretrained
     from proofrun.evaluate import Inputs
 
-    files = [str(path.absolute()) for path in images_in(options.images)]
+    paths = images_in(options.images)
+    files = [str(path.absolute()) for path in paths if path.is_file()]
+    odd = [
+        DataError(f"{path}: a broken link, or no regular file", Exit.IMAGE_INVALID)
+        for path in paths
+        if not path.is_file()
+    ]
+    if odd and len(paths) == 1:
+        raise odd[0]
     chosen = candidates.one_at(options.weights)
     recipe_dir, recipe = pretrained.recipe_of(chosen, options.dataset)
     weights = pretrained.load(chosen, recipe)
@@ -138,19 +150,19 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     net, _ = fuse.ready(weights, weights.build(recipe_dir), here)
     data = weights.recipe.data
     inputs = Inputs(data.normalize, here.torch_device, weights.bgr)
-    batch = min(options.batch, len(files))
+    batch = max(1, min(options.batch, len(files)))
     memory.check_batch(net, inputs, data.eval[0].crop, batch, here, "--batch ")
     names_of += class_names(data.name, options.data, data.classes)
-    for found in _batches(files, data.eval[0], batch):
+    for found in chain(odd, _batches(files, data.eval[0], batch) if files else ()):
         if isinstance(found, DataError):
             yield found
             continue
-        paths, images = found
+        read, images = found
         with torch.no_grad(), here.autocast():
             chances = net(inputs(images)).float().softmax(1)
         best = chances.topk(min(options.top, data.classes), dim=1)
         for path, classes, values in zip(
-            paths, best.indices.tolist(), best.values.tolist(), strict=True
+            read, best.indices.tolist(), best.values.tolist(), strict=True
         ):
             yield path, list(zip(classes, values, strict=True))
 
