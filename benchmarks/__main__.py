@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from proofrun.errors import whole
+
 ROOT = Path(__file__).resolve().parent.parent
 
 PACKAGES = (
@@ -26,7 +28,7 @@ PACKAGES = (
     "simplejpeg", "numpy", "scipy",
 )  # fmt: skip
 
-#: Those of PACKAGES that only benchmarks need.
+#: Those of PACKAGES that no run needs.
 PEERS = ("timm", "pretrainedmodels", "simplejpeg")
 
 NETWORKS = ("inceptionv2", "googlenet")
@@ -63,8 +65,6 @@ def main() -> int:
 
 
 def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
-    from proofrun.errors import whole
-
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--arms", default=",".join(parts), metavar="A,B",
@@ -109,7 +109,7 @@ def _parse(parts: tuple[str, ...]) -> argparse.Namespace:
         parser.error(f"{', '.join(absent)} not installed: see Speed in README.md")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "report.md").open("a").close()
+        tempfile.TemporaryFile(dir=options.out).close()
     except OSError as error:
         parser.error(f"--out {options.out}: cannot be written ({error.strerror})")
     return options

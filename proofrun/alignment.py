@@ -3,7 +3,6 @@ read it. Torch-free."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from proofrun.bootstrap import ROOT
 from proofrun.recipe import Strict
+from proofrun.saved import file_hash
 from proofrun.text import clean
 
 #: Under the logs: for each network, data, precision and number of cards the newest, a quick one
@@ -76,7 +76,7 @@ class Alignment(Strict):
     def is_of_checkout(self) -> bool:
         """Whether the trusted trace is one of this checkout's."""
         own = TRUSTED / self.trusted
-        return self.trusted == own.name and own.is_file() and digest(own) == self.trusted_sha256
+        return self.trusted == own.name and own.is_file() and file_hash(own) == self.trusted_sha256
 
     def outdoes(self, other: Alignment) -> bool:
         """Whether this looked at as much as `other`, and later."""
@@ -129,11 +129,6 @@ def standing(verdicts: list[Alignment]) -> Alignment | None:
 def same_torch(one: str, other: str) -> bool:
     """Of one version, whatever it was built for: `2.13.0+cpu` and `2.13.0`."""
     return one.partition("+")[0] == other.partition("+")[0]
-
-
-def digest(path: Path) -> str:
-    """By which a verdict knows its trusted trace. Raises OSError."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def trace_name(

@@ -22,8 +22,9 @@ from networks import build_network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from proofrun.errors import CheckpointError, Exit, ProofrunError
+from proofrun.errors import CheckpointError, DataError, Exit, ProofrunError
 from proofrun.pretrained import load, recipe_of
+from proofrun.recipe_yaml import load_recipe
 from proofrun.vision import import_torchvision
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -108,6 +109,17 @@ def test_predict_goes_on_past_what_cannot_be_read(monkeypatch, capsys, digits, w
             assert len(table.read_text().splitlines()) == 1 + 5 * len(good)
             table.unlink()
     assert not table.exists()
+
+
+def test_a_loader_that_refuses_what_can_be_decoded_is_no_endless_loop(monkeypatch, digits):
+    def refuses(*_: object):
+        raise DataError("no reason")
+
+    monkeypatch.setattr("proofrun.data.open_eval", refuses)
+    files = [str(path) for path in sorted((digits / "val" / "digit_3").iterdir())[:3]]
+    protocol = load_recipe(ROOT / "recipes/googlenet/recipe.yaml")["Digits"].data.eval[0]
+    with pytest.raises(DataError, match="no reason"):
+        list(predict._batches(files, protocol, 2))
 
 
 def test_predict_takes_class_names_from_what_there_is(digits, tmp_path, monkeypatch, capsys):

@@ -70,9 +70,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def images_in(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, and of folders every JPEG and PNG below them. Raises DataError.
+    """As given, and of folders every JPEG and PNG below them, links and pipes too.
 
-    They may be broken links or pipes.
+    Raises DataError.
     """
     from proofrun.data.lists import EXTENSIONS
 
@@ -141,8 +141,6 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
         for path in paths
         if not path.is_file()
     ]
-    if odd and len(paths) == 1:
-        raise odd[0]
     chosen = candidates.one_at(options.weights)
     recipe_dir, recipe = pretrained.recipe_of(chosen, options.dataset)
     weights = pretrained.load(chosen, recipe)
@@ -150,11 +148,13 @@ def predict(options: argparse.Namespace, names_of: list[str]) -> Iterator[Predic
     net, _ = fuse.ready(weights, weights.build(recipe_dir), here)
     data = weights.recipe.data
     inputs = Inputs(data.normalize, here.torch_device, weights.bgr)
-    batch = max(1, min(options.batch, len(files)))
+    batch = min(options.batch, len(paths))
     memory.check_batch(net, inputs, data.eval[0].crop, batch, here, "--batch ")
     names_of += class_names(data.name, options.data, data.classes)
-    for found in chain(odd, _batches(files, data.eval[0], batch) if files else ()):
+    for found in chain(odd, _batches(files, data.eval[0], batch)):
         if isinstance(found, DataError):
+            if len(paths) == 1:
+                raise found
             yield found
             continue
         read, images = found
@@ -172,7 +172,7 @@ def _batches(
 ) -> Iterator[tuple[list[str], Tensor] | DataError]:
     """Files with their images, uint8 (B, H, W, 3); from the first bad one on, all bad ones first.
 
-    Raises DataError for a file that is the only one.
+    Raises DataError when the loader refuses what can be decoded.
     """
     import numpy as np
 
@@ -188,6 +188,8 @@ def _batches(
             return problem
         return None
 
+    if not files:
+        return
     done = 0
     images = ImageList(Path("/"), files, np.zeros(len(files), np.int64), 1)
     shard = Shard(0, 1, min(usable_cores(), len(files) // batch))
@@ -196,14 +198,16 @@ def _batches(
             done += len(found.ids)
             yield [files[index] for index in found.ids.tolist()], found.images
         return
-    except DataError:
-        if len(files) == 1:
-            raise
+    except DataError as problem:
+        refused = problem.with_traceback(None)  # it would keep the loader's processes
+    left = files[done:]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        errors = list(pool.map(error, files[done:]))
+        errors = list(pool.map(error, left))
+    if not any(errors):
+        raise refused
     yield from filter(None, errors)
-    if good := [file for file, bad in zip(files[done:], errors, strict=True) if bad is None]:
-        yield from _batches(good, protocol, batch)
+    good = [file for file, bad in zip(left, errors, strict=True) if bad is None]
+    yield from _batches(good, protocol, batch)
 
 
 def main() -> None:

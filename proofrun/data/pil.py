@@ -139,7 +139,7 @@ def _resize(image: Image.Image, size: list[int], antialias: bool) -> Image.Image
 
 
 def decode(path: Path) -> Image.Image:
-    """The RGB image of a file. Raises DataError IMAGE_INVALID."""
+    """The RGB image of a file. Raises DataError."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -50,7 +50,7 @@ def docker(work) -> Iterator[dict[str, str]]:
     finally:
         daemon.terminate()
         daemon.wait(60)
-        shutil.rmtree(work / "docker")  # of 14 GB, none is evidence
+    shutil.rmtree(work / "docker")  # of 14 GB, none is evidence
 
 
 def _answers(environment: dict[str, str]) -> bool:

@@ -11,11 +11,12 @@ from typing import Any, cast, get_args
 
 from rich.console import Console
 
-from proofrun.alignment import DATA, FOLDER, Alignment, digest, trace_name
+from proofrun.alignment import DATA, FOLDER, Alignment, trace_name
 from proofrun.bootstrap import ensure, folder, in_checkout
 from proofrun.errors import Exit, Parser, UsageError, WriteError, whole
 from proofrun.recipe import Precision, Recipe
 from proofrun.runs import DeviceKind, RunName
+from proofrun.saved import file_hash
 
 from . import bounds, home, output, rule, table
 from .diff import Comparison, compare
@@ -186,7 +187,7 @@ def _judge(
         finding=found.first.line() if found.first else None,
         remark=found.remarks[0].line() if found.remarks else None,
         trusted=trusted_path.name,
-        trusted_sha256=digest(trusted_path),
+        trusted_sha256=file_hash(trusted_path),
         t_wall=time.time(),
     ).write(written)
     print(f"{in_checkout(path)} and {written.name} beside it")

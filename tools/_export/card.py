@@ -81,7 +81,11 @@ def _three(values: tuple[float, float, float]) -> str:
 
 
 def _checked(to: Format, found: Check) -> str:
-    runner = {"onnx": "onnxruntime", "torch.export": "torch.export"}.get(to, "the file, read back,")
+    runner = {
+        "onnx": "onnxruntime",
+        "torch.export": "torch.export",
+        "safetensors": "the file, read back,",
+    }[to]
     return (
         f"{found.images} validation images through {runner} and through torch: same top-1 on "
         f"{found.same_top1} of {found.images}, largest difference of a logit "
