@@ -84,12 +84,12 @@ def tab(work) -> Iterator[Tab]:
         yield found
 
 
-@pytest.fixture(scope="module", params=["rehearsal", "imagenet", "chinese"])
+@pytest.fixture(scope="module", params=["rehearsal", "rehearsal-epyc", "imagenet", "chinese"])
 def report(request, work) -> Path:
-    """The page of the committed runs; of the published ones as if true; the same in Chinese."""
+    """The pages of the committed runs; of the published ones as if true; the same in Chinese."""
     logs, out = work / "imagenet.logs", work / request.param
-    if request.param == "rehearsal":
-        logs = ROOT / "reports/rehearsal/logs"
+    if request.param.startswith("rehearsal"):
+        logs = ROOT / "reports" / request.param / "logs"
     elif not logs.exists():
         imagenet(logs)
     language = "zh" if request.param == "chinese" else "en"
